@@ -15,19 +15,21 @@ are meant for git; `--vbench-identify` keeps them.
     .vbench/baseline/<case>[-<options>]/<machine>/records.jsonl
 """
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
-    from bench.comparison.verdicts import Comparison
+    from bench.comparison.verdicts import Comparison, MetricVerdict
     from bench.core.schema import Case, Record
 
 BASELINE = ".vbench/baseline"
 SUITE = "pytest"
+GAPS = ("Missing in head", "Failed", "Gated but not measured")  # titles of `sections`
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,6 +47,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--vbench-baseline", metavar="FOLDER", help=f"where baselines are kept (default: {BASELINE})")
     group.addoption("--vbench-identify", action="store_true", help="keep home folders and host names in baselines")
     group.addoption("--vbench-across", action="store_true", help="compare with baselines of other machines too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Raise UsageError if options exclude each other or allow no time."""
+    if config.getoption("--vbench-compare") is not None and config.getoption("--vbench-update"):
+        raise pytest.UsageError("--vbench-compare reads and writes no baseline; give it without --vbench-update")
+    budget_s = config.getoption("--vbench-budget")
+    if not 0 < budget_s < math.inf:
+        raise pytest.UsageError(f"--vbench-budget {budget_s:g} is not a time in seconds; give one above 0, such as 300")
 
 
 @pytest.fixture
@@ -102,13 +113,22 @@ class Gate:
         (3 % by default, 0 for counts), `options` are those of the measure. Returns None if it updates the baseline.
         Raises InputError for a shape that cannot be read or that the model does not accept.
         """
+        __tracebackhide__ = True
+        from bench.core.errors import BenchError
+
+        try:
+            case = _case(metric, model, input, device=device, arguments=arguments, options=options, timeout_s=timeout_s)
+            return self._judge(case.model_copy(update={"runs": runs}), metric, limit, shape=input)
+        except BenchError as error:
+            raise error.with_traceback(None) from None  # pytest then shows the line of the test alone
+
+    def _judge(self, case: "Case", metric: str, limit: str | None, *, shape: str) -> "Comparison | None":
+        """Measure, and compare with the baseline or the commit; keep the baseline instead if it is to be updated."""
         from bench.comparison.baselines import fingerprint_of
         from bench.comparison.comparing import compare
         from bench.core.privacy import without_identity
         from bench.store import RECORDS, RecordStore
 
-        case = _case(metric, model, input, device=device, arguments=arguments, options=options, timeout_s=timeout_s)
-        case = case.model_copy(update={"runs": runs})
         _refuse_xdist_workers(case)
         if self.compare_with is not None:
             comparison = self._compare_commit(case, metric, limit)
@@ -118,7 +138,7 @@ class Gate:
         kept = self.baseline / name
         if not self.does_update and not any(kept.rglob(RECORDS)):
             _fail(f"no baseline of {case.title} in {self.baseline}; keep one with: pytest --vbench-update")
-        records = _measure(case, RecordStore(self.work / name), shape=input)
+        records = _measure(case, RecordStore(self.work / name), shape=shape)
         if not self.identify:
             records = [without_identity(record) for record in records]
         if self.does_update:
@@ -165,17 +185,43 @@ class Gate:
     def _conclude(self, comparison: "Comparison", metric: str, *, is_gated: bool) -> None:
         """Fail the test unless all deciding verdicts are good; its JUnit properties hold verdict and values."""
         __tracebackhide__ = True
+        from bench.comparison.formats import sections
+
         rows = [row for row in comparison.rows if row.is_deciding and (is_gated or metric in _names(row.metric))]
         if self._properties is not None:
-            names = ("verdict", "base", "head", "ratio")
-            self._properties += [(f"vbench {row.metric} {name}", getattr(row, name)) for row in rows for name in names]
+            self._properties += _properties(rows, known={name for name, _ in self._properties})
         bad = [row for row in rows if row.verdict in ("worse", "inconclusive")]
         verdicts = "\n".join(f"{row.verdict}: {row.metric} of {row.case}: {row.reason}" for row in bad)
         causes = "\n".join(map(str, comparison.causes))
         if not rows or comparison.exit_code(fail_on=["incomplete"]):
-            _fail("\n".join(["incomplete: nothing to judge by", *comparison.unmeasured, verdicts]).strip())
+            gaps = [
+                f"{title.lower()}: {line}" for title, lines in sections(comparison) for line in lines if title in GAPS
+            ]
+            what = "a part was not compared" if rows else "nothing was compared"
+            _fail("\n".join([f"incomplete: {what}", *gaps, verdicts]).strip())
         if bad:
             _fail("\n".join(filter(None, [verdicts, causes])))
+
+
+def _properties(rows: "Sequence[MetricVerdict]", *, known: Collection[str]) -> list[tuple[str, object]]:
+    """Return verdict and known values of each row as properties of a test, in types that xdist and XML can hold.
+
+    The name of a property contains the case if a gate of the same test has used the short name.
+    """
+    from bench.comparison.formats import UNPRINTABLE
+    from bench.comparison.verdicts import one_line
+
+    found: list[tuple[str, object]] = []
+    for row in rows:
+        title = UNPRINTABLE.sub("\ufffd", f"vbench {row.metric}")
+        if f"{title} verdict" in known:
+            title += UNPRINTABLE.sub("\ufffd", f" of {one_line(row.case)}")
+        values = {"base": row.base, "head": row.head, "ratio": row.ratio}
+        found.append((f"{title} verdict", row.verdict))
+        for name, value in values.items():
+            if value is not None:
+                found.append((f"{title} {name}", float(value) if isinstance(value, float) else int(value)))
+    return found
 
 
 def _case(

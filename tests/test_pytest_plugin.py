@@ -1,14 +1,19 @@
 """The gate in other people's tests: a baseline is kept, a regression fails, and so does comparing nothing."""
 
+import subprocess
 from collections.abc import Callable
 from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import scipy.stats  # noqa: F401  # pytester forgets modules that a test imports, and numpy cannot be imported twice
 
 import bench.ab.gate  # noqa: F401  # as above, for the replaced function
 from bench.comparison.comparing import compare
+from bench.comparison.verdicts import MetricVerdict
 from bench.core.schema import Case, Clip, Environment, Failure, Metric, Point, Record
+from bench.pytest_plugin import _properties
 from bench.runner import local
 from bench.store import read_records
 
@@ -329,3 +334,129 @@ def test_channels_that_the_model_does_not_take_are_refused(
     passed, said = outcome("--vbench-update", test=TEST.replace("1x3x16", "1x1x16"))
     assert not passed
     assert "input '1x1x16x112x112' has 1 channel, but c3d takes 3" in said
+
+
+def test_wrong_input_shows_the_line_of_the_test_and_none_of_this_project(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]]
+) -> None:
+    """Also if the error comes from deep inside, such as an unknown measure with its nearest spelling."""
+    passed, said = outcome(metric="latencie")
+    assert not passed
+    assert "did you mean: latency" in said
+    failure = said.partition("= FAILURES =")[2].partition("short test summary")[0]
+    assert "vbench.gate('latencie'" in failure
+    assert "bench/pytest_plugin.py" not in failure
+    assert "bench/core" not in failure
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--vbench-compare", "main", "--vbench-update"), "--vbench-compare reads and writes no baseline"),
+        (("--vbench-budget", "0"), "--vbench-budget 0 is not a time in seconds; give one above 0"),
+        (("--vbench-budget", "nan"), "--vbench-budget nan is not a time in seconds"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_at_the_start(
+    outcome: Callable[..., tuple[bool, str]], capfd: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
+) -> None:
+    passed, printed = outcome(*options)
+    assert not passed
+    assert said in printed + capfd.readouterr().err
+
+
+TWO_GATES = """
+def test_speed(vbench):
+    for model in ("c3d", "i3d"):
+        vbench.gate({metric!r}, model, "1x3x16x112x112"{more})
+"""
+
+
+def test_properties_of_two_gates_in_one_test_differ_in_the_name_of_the_case(
+    measured: dict[str, Any], outcome: Callable[..., tuple[bool, str]], pytester: pytest.Pytester
+) -> None:
+    assert outcome("--vbench-update", test=TWO_GATES)[0]
+    assert outcome("--junitxml=found.xml", test=TWO_GATES)[0]
+    names = [each.get("name") for each in ElementTree.parse(pytester.path / "found.xml").iter("property")]
+    assert len(names) == len(set(names))
+    assert "vbench latency.p50_ms verdict" in names
+    assert "vbench latency.p50_ms of i3d batch=1 16x1x112 verdict" in names
+
+
+def row(**fields: Any) -> MetricVerdict:
+    given: dict[str, Any] = {
+        "case": "c3d",
+        "base": 1.0,
+        "head": 2.0,
+        "ratio": 2.0,
+        "metric": "latency.p50_ms",
+        **fields,
+    }
+    return MetricVerdict(
+        suite="s", case_id="c", unit="ms", better="lower", runs=(4, 4), verdict="worse", reason="", **given
+    )
+
+
+def test_properties_hold_plain_numbers_and_leave_out_unknown_ones() -> None:
+    """Workers of pytest-xdist cannot send a number of numpy, and XML cannot hold every character."""
+    found = _properties([row(base=np.float64(1.5), head=3, ratio=None, metric="latency.p50_ms{by=\x1b}")], known=())
+    assert found == [
+        ("vbench latency.p50_ms{by=\ufffd} verdict", "worse"),
+        ("vbench latency.p50_ms{by=\ufffd} base", 1.5),
+        ("vbench latency.p50_ms{by=\ufffd} head", 3),
+    ]
+    assert [type(value) for _, value in found] == [str, float, int]
+
+
+COUNTED = """
+import pytest
+
+@pytest.mark.parametrize("model", ["nets:small", "nets:large"])
+def test_size(vbench, model):
+    vbench.gate("params", model, "1x3x4x16x16")
+"""
+NETS = """
+from torch import nn
+
+def net(width):
+    return nn.Sequential(nn.Conv3d(3, width, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(width, 5))
+
+def small(num_classes=5):
+    return net(8)
+
+def large(num_classes=5):
+    return net(WIDTH)
+"""
+
+
+@pytest.mark.slow
+def test_two_workers_compare_parametrised_models_with_a_commit(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In real processes: counts may be compared by several workers at once. By hand: 8 more channels of 3 x 27 weights
+    and a bias, and 8 more inputs of 5 classes."""
+    pytest.importorskip("xdist")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(pytester.path / "cache"))
+
+    def git(*arguments: str) -> None:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+
+    git("init", "-q", "-b", "main")
+    pytester.makepyfile(nets=NETS.replace("WIDTH", "16"), test_size=COUNTED)
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    pytester.makepyfile(nets=NETS.replace("WIDTH", "24"))
+    plugin = ["-p", "bench.pytest_plugin"]
+    found = pytester.runpytest_subprocess(*plugin, "-n", "2", "--vbench-compare", "HEAD", "--junitxml=found.xml")
+    found.assert_outcomes(passed=1, failed=1)
+    said = found.stdout.str()
+    assert "worse: params.total of nets:large" in said
+    assert "Traceback" not in said
+    cases = {each.get("name"): each for each in ElementTree.parse(pytester.path / "found.xml").iter("testcase")}
+    values = {each.get("name"): each.get("value") for each in cases["test_size[nets:large]"].iter("property")}
+    assert values["vbench params.total verdict"] == "worse"
+    more = float(values["vbench params.total head"] or 0) - float(values["vbench params.total base"] or 0)
+    assert more == 8 * (3 * 27 + 1) + 8 * 5
+    worktrees = subprocess.run(["git", "worktree", "list"], capture_output=True, text=True, check=True).stdout
+    assert worktrees.count("\n") == 1
