@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,102 @@ def test_the_shell_of_the_nightly_job_is_clean(tmp_path: Path) -> None:
         files.append(tmp_path / f"{number}.sh")
     found = subprocess.run([shellcheck, *map(str, files)], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
+
+
+NETS = """
+from torch import nn
+from bench.core.registry import register_model
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layers = nn.Sequential(*[nn.Conv3d(3, 3, 3, padding=1) for _ in range(LAYERS)])
+        self.fc = nn.Linear(3, num_classes)
+
+    def forward(self, clips):
+        return self.fc(self.layers(clips).mean((2, 3, 4)))
+
+
+@register_model("net", clip="4x1x16")
+def net(num_classes: int = 5) -> nn.Module:
+    "A model for tests."
+    return Net(num_classes)
+"""
+SUITE = "suite: speed\nplugins: [nets]\nmodels: [net]\nmeasure: {params: {}, macs: {}}\n"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def night(checkout: Path, cache: Path) -> tuple[int, str]:
+    """Update the checkout of a self-hosted runner, then run the shell of the workflow; exit code and output."""
+    git(checkout, "fetch", "-q", "origin", "main")
+    git(checkout, "checkout", "-q", "--detach", "origin/main")
+    steps = YAML(typ="safe").load((EXAMPLES / "nightly.yml").read_text(encoding="utf-8"))["jobs"]["history"]["steps"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {"PATH": path, "XDG_CACHE_HOME": str(cache), "GITHUB_SHA": git(checkout, "rev-parse", "HEAD")}
+    code, said = 0, ""
+    for step in steps:
+        script = step.get("run", "pip")
+        if script.startswith("pip") or (code and step.get("if") != "always()"):
+            continue
+        done = subprocess.run(
+            ["bash", "-e", "-c", script],
+            cwd=checkout,
+            env={**os.environ, **variables, **step.get("env", {})},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        code, said = code or done.returncode, said + done.stdout + done.stderr
+    return code, said
+
+
+@pytest.mark.slow
+def test_three_nights_of_a_real_repository_find_the_planted_commit_once(tmp_path: Path) -> None:
+    """The second night measures the sixth commit; the fourth added a layer.
+
+    By hand: it has 3 x 3 x 27 weights and 3 biases, over 4 x 16 x 16 places.
+    """
+    origin, work, checkout = (tmp_path / name for name in ("origin", "work", "checkout"))
+    git(tmp_path, "init", "-q", "--bare", "-b", "main", str(origin))
+    git(tmp_path, "clone", "-q", str(origin), str(work))
+    (work / "speed.yaml").write_text(SUITE)
+    shutil.copy(SCRIPT, work)
+    commits = []
+    for number in range(6):
+        (work / "nets.py").write_text(NETS.replace("LAYERS", "1" if number < 3 else "2"))
+        (work / "notes.txt").write_text(f"{number}\n")
+        git(work, "add", ".")
+        git(work, "commit", "-q", "-m", f"commit {number}")
+        commits.append(git(work, "rev-parse", "HEAD"))
+    git(work, "push", "-q", "origin", f"{commits[0]}:refs/heads/main")
+    git(tmp_path, "clone", "-q", str(origin), str(checkout))
+
+    code, said = night(checkout, tmp_path / "cache")
+    assert code == 0, said
+    assert "no alarm" in said
+
+    git(work, "push", "-q", "origin", "HEAD:refs/heads/main")
+    code, said = night(checkout, tmp_path / "cache")
+    assert code == 1, said
+    assert f"worse from {commits[5]}, after {commits[0]}:" in said
+    assert "  net: layers.1 added: +248.8 kMACs, +246 parameters (nets.py:" in said
+    assert f": first bad commit: {commits[3]}" in said
+    assert said.count("::error title=vbench::") == 1, "one cause, one alarm, one bisection"
+
+    code, said = night(checkout, tmp_path / "cache")
+    assert code == 1, said
+    assert "commits were judged before" in said
+    assert " against " not in said, "nothing was measured again"
+    kept = git(origin, "ls-tree", "-r", "--name-only", "vbench-history").splitlines()
+    assert kept
+    assert all(name.startswith(".vbench/") for name in kept)
+    assert git(origin, "log", "--format=%s", "vbench-history").splitlines() == [
+        f"History of {commits[5]}",
+        f"History of {commits[0]}",
+        "history",
+    ]
