@@ -359,6 +359,7 @@ def curl(comments: str, *, may_write: bool = True) -> str:
 MINE = (
     '[{"id": 1, "user": {"type": "User"}, "body": "MARKER"}, {"id": 5, "user": {"type": "Bot"}, "body": "MARKER old"}]'
 )
+DELETED = '[{"id": 2, "user": null, "body": null}, {"id": 5, "user": {"type": "Bot"}, "body": "MARKER old"}]'
 MARKER = "<!-- vbench gate: counts.yaml  false -->"
 
 
@@ -367,8 +368,9 @@ MARKER = "<!-- vbench gate: counts.yaml  false -->"
     [
         ("[]", "--request POST https://api.example/repos/owner/models/issues/7/comments"),
         (MINE, "--request PATCH https://api.example/repos/owner/models/issues/comments/5"),
+        (DELETED, "--request PATCH https://api.example/repos/owner/models/issues/comments/5"),
     ],
-    ids=["first run", "later run"],
+    ids=["first run", "later run", "after a deleted account"],
 )
 def test_a_pull_request_has_one_comment_which_later_runs_edit(
     repository: Path, pull_request: Path, programs: Callable[..., Path], comments: str, request_line: str
@@ -399,6 +401,17 @@ def test_a_fork_without_permission_gets_its_verdicts_in_the_summary(
     assert (code, outputs) == (1, "exit-code=1\n")
     assert "**3 worse**" in said
     assert not (folder / "sent.json").exists()
+
+
+def test_an_answer_that_is_no_list_of_comments_does_not_fail_the_job(
+    repository: Path, pull_request: Path, programs: Callable[..., Path]
+) -> None:
+    """Such as the page of a proxy; the exit code is that of the comparison."""
+    folder = programs(vbench=SAYS_WORSE.format(write=WRITES), curl="echo '<html>sign in</html>'")
+    given = {"suite": "counts.yaml", "base-ref": "main", "install": "none"}
+    code, outputs, _ = run_action(repository, programs=folder, **given)
+    assert (code, outputs) == (1, "exit-code=1\n")
+    assert not [line for line in called(pull_request) if "--request" in line]
 
 
 def test_a_push_writes_no_comment(
