@@ -42,6 +42,7 @@ class Trace:
 def traces() -> Iterator[Trace]:
     """Yield what `ab_noise.py` and `--record` measured."""
     rows = [json.loads(line) for line in AB_NOISE.read_text().splitlines()]
+    rows = [row for row in rows if row.get("tool", "vbench ab") == "vbench ab" and row.get("cases", 1) == 1]
     values = [row["base"] for row in rows]
     yield Trace(title="base of ab_noise.jsonl", values=values, canaries=[None] * len(values))
     recorded = [json.loads(line) for line in NOISE.read_text().splitlines()]
@@ -71,6 +72,16 @@ def first_alarm(values: list[float], canaries: list[Canary | None]) -> int | Non
     return rising[0] if rising else None
 
 
+def series_with_alarms(trace: Trace, stretch: int, length: int, *, seconds: float, repeats: int) -> tuple[int, int]:
+    """Return how many series of unchanged code were drawn within the time, and how many have an alarm."""
+    rng, started, series, wrong = np.random.default_rng(0), time.monotonic(), 0, 0
+    while series < repeats and time.monotonic() - started < seconds:
+        values, canaries = drawn(trace, length, stretch, rng)
+        series += 1
+        wrong += first_alarm(values, canaries) is not None
+    return series, wrong
+
+
 def false_alarms(seconds: float, repeats: int) -> list[str]:
     """Return table rows: the share of series of unchanged code with an alarm."""
     rows = []
@@ -78,17 +89,13 @@ def false_alarms(seconds: float, repeats: int) -> list[str]:
     for trace in traces():
         for how, stretch in STRETCHES.items():
             for length in LENGTHS:
-                rng, started, series, wrong = np.random.default_rng(0), time.monotonic(), 0, 0
-                while series < repeats and time.monotonic() - started < seconds:
-                    values, canaries = drawn(trace, length, stretch, rng)
-                    series += 1
-                    wrong += first_alarm(values, canaries) is not None
+                series, wrong = series_with_alarms(trace, stretch, length, seconds=seconds, repeats=repeats)
                 share = wilson_interval(wrong, series)
                 rows.append(f"| {trace.title} | {how} | {length} | {series} | {wrong} | {100 * share.high:.2f} % |")
                 total, found = total + series, found + wrong
                 print(rows[-1], flush=True)
     share = wilson_interval(found, total)
-    rows.append(f"| all | | | {total} | {found} | {100 * share.high:.2f} % |")
+    rows.append(f"| all | | | {total} | {found} | {100 * share.high:.3f} % |")
     return rows
 
 
