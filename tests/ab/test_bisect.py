@@ -210,7 +210,8 @@ def test_a_bisection_of_real_commits_that_was_stopped_goes_on(
     ]
     vbench = subprocess.Popen([sys.executable, "-m", "bench", *command], stderr=subprocess.PIPE, text=True)
     try:
-        assert (stream := vbench.stderr) is not None
+        stream = vbench.stderr
+        assert stream is not None
         said = "".join(iter(lambda: _line_until(stream, f"measuring {commits[3][:10]}"), ""))
     finally:
         vbench.send_signal(signal.SIGTERM)
