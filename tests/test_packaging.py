@@ -12,6 +12,7 @@ from zipfile import ZipFile
 import pytest
 from hatchling import build
 
+from bench.core.errors import InputError
 from bench.suite.shipped import suite_path
 
 ROOT = Path(__file__).parents[1]
@@ -101,7 +102,8 @@ def test_a_file_of_the_working_folder_precedes_a_suite_of_vbench(
     assert suite_path("quickstart") == ROOT / "suites" / "quickstart.yaml"
     (tmp_path / "quickstart").touch()
     assert suite_path("quickstart") == Path("quickstart")
-    assert suite_path("quickstart.yaml") == Path("quickstart.yaml"), "a file name is never a name of ours"
+    with pytest.raises(InputError, match="did you mean vbench's own suite: quickstart"):  # a file name is no name
+        suite_path("quickstart.yaml")
 
 
 def test_the_wheel_holds_every_file_of_the_package_that_git_tracks(installed: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 from bench.ab.gate import OnNote, ab
 from bench.core.errors import InputError, SetUpError
 from bench.core.files import write_atomically
-from bench.core.git import run_git
+from bench.core.git import commit_hint, run_git
 from bench.core.yaml_tree import Tree
 
 Judgement = Literal["good", "bad", "unknown"]
@@ -80,10 +80,13 @@ def commits_between(good: str, bad: str) -> list[str]:
     Raises InputError if git does not know them or `bad` does not come after `good`.
     """
     try:
+        for name in (good, bad):
+            if run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").returncode == 1:
+                raise InputError(f"no commit, branch or tag {name!r} here{commit_hint(name)}")
         done = run_git("rev-list", "--reverse", "--first-parent", "--end-of-options", f"{good}..{bad}")
     except FileNotFoundError:
         raise InputError("vbench bisect needs git, which is not installed") from None
-    if done.returncode:
+    if done.returncode:  # no repository
         raise InputError(f"git does not know the commits from {good} to {bad}: {done.stderr.strip()}")
     commits = done.output.decode().split()
     if not commits:

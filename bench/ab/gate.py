@@ -26,7 +26,7 @@ from bench.comparison.interim import InterimAnalyses, open_cases
 from bench.comparison.sequential import MAX_PAIRS
 from bench.comparison.verdicts import Comparison, UncomparedCase, percent
 from bench.core.cpus import usable_cpus
-from bench.core.errors import InputError, SetUpError
+from bench.core.errors import InputError, SetUpError, nearest_part
 from bench.core.units import plural
 from bench.core.yaml_tree import Tree
 from bench.runner.idle import wait_until_idle
@@ -194,10 +194,10 @@ def the_one_case(pairing: Pairing, cases: Sequence[PlannedCase], wanted: str) ->
     exact = [key for key, title in titles.items() if wanted in (key, title)]
     found = exact or [key for key, title in titles.items() if wanted in title or fnmatchcase(title, wanted)]
     if len(found) != 1:
+        near = "" if found else nearest_part(wanted, titles.values())
         listed = ", ".join(f"{title} ({key})" for key, title in list(titles.items())[:8])
-        raise InputError(
-            f"{wanted!r} is {len(found) or 'no'} {'cases' if found else 'case'} of the suite; it has: {listed}"
-        )
+        number = f"{len(found)} cases" if found else "no case"
+        raise InputError(f"{wanted!r} is {number} of the suite; {near or f'it has: {listed}'}")
     return Pairing(shared={found[0]: pairing.shared[found[0]]}, missing=(), added=())
 
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from bench.core.errors import InputError, SetUpError, last_line
-from bench.core.git import git_environment, run_git
+from bench.core.git import commit_hint, git_environment, run_git
 from bench.core.model_name import is_registered_name
 from bench.core.process import BoundedLog, ChildTimeoutError, LastBytes, SupervisedProcess
 from bench.core.yaml_tree import Tree
@@ -389,8 +389,6 @@ def _git(*arguments: str, folder: Path | None = None, missing: str | None = None
     message = done.stderr.strip()
     if missing is None or message:
         raise InputError(message or NEEDS_GIT)
-    hint = ""
-    if _git("rev-parse", "--is-shallow-repository", folder=folder) == "true":  # as CI clones by default
-        hint = ", because git has only the newest commits; fetch them all (actions/checkout: fetch-depth: 0)"
     others = "model:NAME, package.module:factory, python:PATH"
+    hint = commit_hint(missing, folder=folder)
     raise InputError(f"no commit, branch or tag {missing!r} here{hint}; allowed too: {others}")

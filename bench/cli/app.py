@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
+from itertools import pairwise
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -34,7 +35,7 @@ from bench.cli.status import status
 from bench.cli.suite_commands import plan, report, run
 from bench.cli.train import evaluate, features, predict, train
 from bench.cli.weights import weights_app
-from bench.core.errors import BenchError, InputError, StopSignal
+from bench.core.errors import BenchError, InputError, StopSignal, nearest, suggest
 from bench.core.import_path import add_working_folder
 
 
@@ -208,9 +209,7 @@ def exit_code_of(call: Callable[[], Any], *, arguments: Sequence[str] = ()) -> i
         print_error(str(error), more=more)
         return error.exit_code
     except USAGE_ERROR as error:
-        error.message = error.message.replace("Value error, ", "")  # pydantic's words, in newer versions of typer
-        error.show()
-        return 2
+        return _usage_error(error, arguments)
     except CommandStoppedError as stopped:
         return _stopped(stopped.stop)
     except (KeyboardInterrupt, typer.Abort) as stop:
@@ -228,6 +227,36 @@ def exit_code_of(call: Callable[[], Any], *, arguments: Sequence[str] = ()) -> i
     except Exception as error:  # a fault of vbench: the traceback goes to a file, one line to the user
         return _fault(error)
     return code if isinstance(code, int) else 0
+
+
+def _usage_error(error: Any, arguments: Sequence[str]) -> int:
+    """Print what is wrong with the command line; a command that only lacks its subcommand prints its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        print_error(usage_line(error, arguments), more=f"{error.ctx.command_path} --help" if error.ctx else None)
+    return 2
+
+
+def usage_line(error: Any, arguments: Sequence[str]) -> str:
+    """click's message about `arguments` as one line in the form of our other errors, with the nearest spelling.
+
+    It is, for example, "Invalid value for '--to': 'cvs' is not one of 'csv', 'jsonl'."
+    """
+    text = error.format_message().replace("Value error, ", "")  # pydantic's words, in newer versions of typer
+    hint = ""
+    if command := re.match(r"No such command '(.*?)'", text):
+        text, hint = command[0], suggest(command[1], error.ctx.command.commands)
+    elif hasattr(error, "possibilities"):
+        text, hint = f"No such option: {error.option_name}", nearest(error.option_name, error.possibilities or ())
+    elif choice := re.search(r"'([^']*)' is not one of (.*)", text):
+        hint = nearest(choice[1], re.findall(r"'([^']*)'", choice[2]))
+    elif ": Input should " in text:  # pydantic's words, which do not say what was found
+        text, options = text.replace(": Input should ", ": should "), getattr(error.param, "opts", ())
+        values = [value for option, value in pairwise(arguments) if option in options]
+        text += f", found {values[-1]!r}" if values else ""
+    line = " ".join(text.split()).rstrip(".")
+    return f"{line[:1].lower()}{line[1:]}" + (f"; {hint}" if hint else "")
 
 
 def _absent_dependency(error: ModuleNotFoundError) -> int:

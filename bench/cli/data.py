@@ -231,6 +231,7 @@ def _open(dataset: str, split: str, root: Path | None, option: list[str] | None)
 def _folders(what: str, root: Path | None, option: list[str] | None) -> tuple[Path, ...]:
     """Return the folders of the data set `what`, or the folder `what` if it exists and no option names a data set."""
     from bench.core.errors import InputError, suggest
+    from bench.core.files import path_hint
     from bench.core.registry import DATASETS
     from bench.data.collection import folders_of_dataset
 
@@ -240,7 +241,8 @@ def _folders(what: str, root: Path | None, option: list[str] | None) -> tuple[Pa
         return (Path(what),)
     if what in DATASETS:
         return folders_of_dataset(what)
-    raise InputError(f"{what} is neither a folder nor a data set; {suggest(what, DATASETS.names())}")
+    hint = path_hint(what) or f"; {suggest(what, DATASETS.names())}"
+    raise InputError(f"{what} is neither a folder nor a data set{hint}")
 
 
 def _prepare(prepare: Callable[..., Any], source: Path, target: Path, **options: Any) -> None:

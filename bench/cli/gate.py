@@ -5,7 +5,7 @@ Modules of the other rooms are imported inside the commands, so that `vbench --h
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,12 +16,13 @@ import typer
 from bench.cli.arguments import WAIT_IDLE, WAIT_IDLE_TIME, AsJson, check_writable, seconds_of, wait_idle_seconds
 from bench.cli.console import print_error, print_json, print_note, print_table, print_text
 from bench.cli.suite_commands import Identify, Shard, Trust, read_trusted_suite
-from bench.core.errors import InputError
+from bench.core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from bench.ab.bisect import Judgement
     from bench.comparison.baselines import Baseline
     from bench.comparison.verdicts import Comparison
+    from bench.core.yaml_tree import Tree
 
 GateLimits = Annotated[
     list[str] | None, typer.Option("--gate", metavar="METRIC=LIMIT", help="Such as latency.p50_ms=3%; repeatable.")
@@ -141,11 +142,13 @@ def ab(
         page=page_file(html),
         sides=(base, head),
     )
+    tree, limits = read_trusted_suite(suite, small=small, trust=trust), _limits(gate or [])
+    _check_metrics(limits, tree)
     found = measure_ab(
         base,
         head,
-        read_trusted_suite(suite, small=small, trust=trust),
-        gate=_limits(gate or []),
+        tree,
+        gate=limits,
         budget_s=_budget_seconds(budget),
         out=out,
         small=small,
@@ -183,7 +186,10 @@ def bisect(
     from bench.ab.bisect import bisect as find_first_bad
 
     tree = read_trusted_suite(suite, small=small, trust=trust)
-    _limits([f"{metric}={limit}"])
+    _check_metrics(_limits([f"{metric}={limit}"]), tree)
+    measure, measures = metric.partition(".")[0], tree.data.get("measure")
+    if isinstance(measures, dict) and measure not in {*measures, "parity"} and measure.isidentifier():
+        raise UnknownNameError("measure", measure, measures, where=str(suite))
     budget_s = _budget_seconds(budget)
     commits = commits_between(good, bad)
     kept = KeptJudgements(out, {"metric": metric, "case": case, "good": good, "bad": commits[-1], "limit": limit})
@@ -371,7 +377,6 @@ def _tolerate_closed_pipe() -> Iterator[None]:
 def _faults(fail_on: str) -> list[str]:
     """Return the names in `--fail-on`; raises UnknownNameError before anything is measured."""
     from bench.comparison.verdicts import FAULTS
-    from bench.core.errors import UnknownNameError
 
     faults = [] if fail_on == "none" else [name.strip() for name in fail_on.split(",")]
     for name in faults:
@@ -392,6 +397,20 @@ def _limits(given: list[str]) -> dict[str, str]:
         limits[metric] = limit
     read_rules(limits)
     return limits
+
+
+def _check_metrics(names: Iterable[str], suite: "Tree") -> None:
+    """Raise InputError, before anything is measured, for a metric that no measure declares.
+
+    The measures of a suite's plug-ins are not known here: each side imports its own.
+    """
+    from bench.core.registry import MEASURES, metric_problem
+
+    known = {entry.name: entry for entry in MEASURES}
+    has_plugins = bool(suite.data.get("plugins"))
+    for name in names:
+        if (problem := metric_problem(name, known)) and not (has_plugins and name.partition(".")[0] not in known):
+            raise InputError(problem)
 
 
 VERDICT_COLUMNS = ("verdict", "case", "metric", "base", "head", "change", "why")

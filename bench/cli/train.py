@@ -28,6 +28,7 @@ from bench.cli.run_display import (
     write_report,
 )
 from bench.core.errors import InputError
+from bench.core.files import path_hint
 from bench.core.input_change import read_changes
 from bench.core.input_protocol import InputProtocol, parse_protocol, read_class_names
 from bench.core.model_name import is_registered_name
@@ -72,6 +73,7 @@ Workers = Annotated[int, typer.Option("--workers", min=0, help="Decoding process
 Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Time limit in seconds.", show_default="58 days")]
 
 TIMEOUT_S = 5e6  # two months; the suites that train on whole data sets have the same limit
+FLAGS = {"seeds": "--seed", "options": "--option", "clip_scores": "--clip-scores"}  # whose keys in a suite differ
 
 
 def train(
@@ -295,7 +297,7 @@ def _run_accuracy(
     out: Path,
 ) -> None:
     """Run a suite of one model and one measure, and print the results."""
-    from bench.core.yaml_tree import Tree
+    from bench.core.yaml_tree import Place, Tree
     from bench.runner.running import run as run_suite
 
     if clip is None and (given.clip is not None or given.crop is not None):
@@ -311,14 +313,22 @@ def _run_accuracy(
         "root": None if root is None else str(root.absolute()),
         "options": dataset_options(option) or None,
     }
+    arguments = model_arguments(arg)
     suite = {
         "suite": name,
         "timeout_s": timeout_s,
-        "models": [{"name": model, **model_arguments(arg), **_without_none(axes)}],
+        "models": [{"name": model, **arguments, **_without_none(axes)}],
         "measure": {"accuracy": _without_none(options)},
     }
+    options_of: dict[Place, str] = {
+        ("models", 0): "MODEL",
+        ("timeout_s",): "--timeout",
+        **{("models", 0, axis): f"--{axis}" for axis in axes},
+        **{("models", 0, argument): f"--arg {argument}" for argument in arguments},
+        **{("measure", "accuracy", key): FLAGS.get(key, f"--{key}") for key in options},
+    }
     with LiveRun().running() as live:
-        summary = run_suite(Tree.of(suite, name=f"vbench {name}"), out=out, on_event=live.show)
+        summary = run_suite(Tree.of(suite, name=f"vbench {name}", options=options_of), out=out, on_event=live.show)
     print_summary(summary)
     for record in [record for record in summary.finished if record.is_good]:  # the summary names what failed
         show_accuracy(record, folder=summary.folder)
@@ -360,7 +370,7 @@ def _print_predictions(found: "Sequence[Prediction]", *, per_view: bool) -> None
     """Print each video with its most likely classes; `per_view` adds the most likely class of every view."""
     for prediction in found:
         if prediction.error is not None:
-            print_text(f"{prediction.video}: {prediction.error}")
+            print_text(f"{prediction.video}: {prediction.error}{path_hint(prediction.video)}")
             continue
         print_text(prediction.video)
         rows = [(f"{likely.probability:.1%}", likely.name) for likely in prediction.classes]

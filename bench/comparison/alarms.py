@@ -167,7 +167,8 @@ def _chosen(known: SeriesSet, metric: str, case: str) -> Iterator[Series]:
         if case == key[0] or _matches(series.case.title, case, part=True)
     }
     if not found:
-        raise UnknownNameError("case", case, {one_line(each.case.title) for each in of_metric.values()})
+        titles = {one_line(each.case.title) for each in of_metric.values()}
+        raise UnknownNameError("case", case, titles, of_parts=True)
     earlier = {key: earlier_series(known, series) for key, series in found.items()}
     part_of_others = {id(each) for parts in earlier.values() for each in parts}
     for key, series in found.items():

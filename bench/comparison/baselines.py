@@ -26,8 +26,8 @@ from bench.comparison.compatibility import depends_on_machine, machine_facts
 from bench.comparison.kept_predictions import read_ranks, write_ranks
 from bench.comparison.runs import Run, SideRuns, open_side
 from bench.comparison.verdicts import one_line
-from bench.core.errors import InputError, UnknownNameError
-from bench.core.files import remove_abandoned, write_atomically
+from bench.core.errors import InputError, UnknownNameError, nearest
+from bench.core.files import path_hint, remove_abandoned, write_atomically
 from bench.core.git import run_git
 from bench.core.schema import Environment, Metric, Record, digest
 from bench.core.units import plural
@@ -107,6 +107,7 @@ def save(
 
 def listed(root: Path = Path()) -> list[Baseline]:
     """Return every kept baseline, by branch, suite and machine."""
+    _require_folder(root)
     return [_read(path) for path in _files(root)]
 
 
@@ -170,6 +171,7 @@ def _of_suite(
 
 def current_branch(folder: Path = Path()) -> str:
     """Return the branch checked out in `folder`; raises InputError if there is none, as in most CI systems."""
+    _require_folder(folder)
     with suppress(OSError):
         done = run_git("-C", str(folder), "symbolic-ref", "--quiet", "--short", "HEAD")
         if done.returncode == 0:
@@ -179,10 +181,18 @@ def current_branch(folder: Path = Path()) -> str:
 
 def history_files(branch: str, *, root: Path = Path()) -> list[Path]:
     """Return the history files of a branch; raises InputError if nothing was saved on it."""
+    _require_folder(root)
     files = sorted((root / HISTORY / quote(branch, safe="")).glob("*/*.jsonl"))
     if not files:
-        raise InputError(f"branch {branch!r} has no history; `vbench baseline save RESULTS` appends to it")
+        known = [unquote(path.name) for path in (root / HISTORY).glob("*")]
+        hint = nearest(branch, known) or "`vbench baseline save RESULTS` appends to it"
+        raise InputError(f"branch {branch!r} has no history; {hint}")
     return files
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder{path_hint(folder)}")
 
 
 def _of_branch(branch: str, root: Path) -> list[Baseline]:

@@ -320,8 +320,11 @@ def _of_case(known: SeriesSet, wanted: str, metric: str) -> list[str]:
     matching = _matching({i: case for i, case in known.cases.items() if i in with_metric}, wanted)
     matching = matching or _matching(known.cases, wanted)
     if not matching:
-        raise UnknownNameError("case", wanted, {one_line(case.title) for case in known.cases.values()})
+        titles = {one_line(case.title) for case in known.cases.values()}
+        raise UnknownNameError("case", wanted, titles, of_parts=True)
     if len(matching) > 1:
+        if not with_metric:
+            raise UnknownNameError("metric", metric, {key.partition("{")[0] for _, key in known.series})
         listed = ", ".join(f"{one_line(title)} ({i})" for i, title in list(matching.items())[:8])
         raise InputError(f"{wanted!r} matches {len(matching)} cases; give one of these, or its id: {listed}")
     return list(matching)
@@ -341,7 +344,8 @@ def _key(known: SeriesSet, cases: Sequence[str], wanted: str) -> str:
         return wanted if wanted in keys else matching[0]
     if matching:
         raise InputError(f"{wanted} was measured several times; give one of: {', '.join(matching)}")
-    raise UnknownNameError("metric", wanted, keys)
+    names = keys if "{" in wanted else {key.partition("{")[0] for key in keys}
+    raise UnknownNameError("metric", wanted, names)
 
 
 def _by_commit(

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.core.doubts import timing_doubts
 from bench.core.errors import InputError
-from bench.core.git import run_git
+from bench.core.git import commit_hint, run_git
 from bench.core.schema import Case, Metric, Record
 from bench.core.units import plural
 from bench.store import RECORDS, SUITE_FILE, Source, iter_records, read_records, read_suite_info, record_files
@@ -252,7 +252,9 @@ def _on_disk(source: str | Path) -> Iterator[str | Path]:
 
 
 def _check_out(ref: str, path: str, *, into: Path) -> None:
-    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}").decode().strip()
+    commit = (
+        _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", missing=ref).decode().strip()
+    )
     wanted = [path or "."]
     if PurePosixPath(path).name == RECORDS:  # a comparison also reads the suite's gate and the predictions of its runs
         wanted += [str(PurePosixPath(path).parent / name) for name in (SUITE_FILE, "artifacts")]
@@ -268,7 +270,7 @@ def _check_out(ref: str, path: str, *, into: Path) -> None:
         target.write_bytes(_git("show", f"{commit}:{name}"))
 
 
-def _git(*arguments: str) -> bytes:
+def _git(*arguments: str, missing: str | None = None) -> bytes:
     try:
         done = run_git(*arguments)
     except FileNotFoundError:
@@ -277,5 +279,6 @@ def _git(*arguments: str) -> bytes:
         raise InputError(str(error)) from None
     if done.returncode == 0:
         return done.output
-    unknown = "no such commit, branch or tag here; a shallow clone lacks most (actions/checkout: fetch-depth: 0)"
-    raise InputError(f"git {' '.join(arguments)}: {done.stderr.strip() or unknown}")
+    if missing is not None and not done.stderr.strip():
+        raise InputError(f"git:{missing}: no such commit, branch or tag here{commit_hint(missing)}")
+    raise InputError(f"git {' '.join(arguments)}: {done.stderr.strip()}")

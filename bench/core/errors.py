@@ -60,12 +60,16 @@ class InputError(BenchError):
 
 
 class UnknownNameError(InputError):
-    """There is no `kind` called `name`; the message suggests the nearest spellings in `known`."""
+    """There is no `kind` called `name`; the message suggests the nearest spellings in `known`.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "") -> None:
+    With `of_parts`, `name` may have been meant as a part of a known name, such as a word of a title.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", of_parts: bool = False) -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
         place = f" in {where}" if where else ""
-        super().__init__(f"unknown {kind} {name!r}{place}; {suggest(name, self.known)}")
+        near = nearest_part(name, self.known) if of_parts else ""
+        super().__init__(f"unknown {kind} {name!r}{place}; {near or suggest(name, self.known)}")
 
 
 class NameClashError(InputError):
@@ -74,7 +78,7 @@ class NameClashError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One thing wrong in a file; `line` and `column` count from 1.
+    """One thing wrong in a file; `line` and `column` count from 1, and are 0 if there is no file.
 
     `file` is set if it may be another file than the one that was read, such as a suite that it extends.
     """
@@ -84,16 +88,21 @@ class Problem:
     message: str
     file: str = ""
 
+    def text(self, path: str) -> str:
+        """The problem with its place, `path` if it names no file."""
+        place = self.file or path
+        return f"{place}:{self.line}:{self.column}: {self.message}" if self.line else f"{place}: {self.message}"
+
 
 class SuiteError(InputError):
-    """All problems of one suite file at once, each on a line `file:line:column: message`."""
+    """All problems of one suite file at once, each on a line `file:line:column: message`, or `option: message`."""
 
     page = "suites"
 
     def __init__(self, path: str, problems: Iterable[Problem]) -> None:
         self.path = path
         self.problems = sorted(problems, key=lambda p: (p.file not in ("", path), p.file, p.line, p.column))
-        super().__init__("\n".join(f"{p.file or path}:{p.line}:{p.column}: {p.message}" for p in self.problems))
+        super().__init__("\n".join(p.text(path) for p in self.problems))
 
 
 class ClipError(InputError):
@@ -163,8 +172,17 @@ class StoreError(BenchError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean: a, b?` if there are similar names, else an empty text."""
-    near = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.6)
-    return f"did you mean: {', '.join(near)}?" if near else ""
+    names = {each.lower(): each for each in sorted(known)}
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    return f"did you mean: {', '.join(names[each] for each in near)}?" if near else ""
+
+
+def nearest_part(name: str, known: Iterable[str]) -> str:
+    """`did you mean: a, b?` if `known` names hold as many words in a row that are similar, else an empty text."""
+    length = max(1, len(name.split()))
+    titles = [title.split() for title in known]
+    parts = {" ".join(words[at : at + length]) for words in titles for at in range(len(words) - length + 1)}
+    return nearest(name, parts)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
@@ -17,6 +18,7 @@ from typing import Any
 from bench.core.errors import InputError
 
 _UNFINISHED = re.compile(r"\.unfinished-(?P<machine>\w+)-(?P<process>\d+)-")
+MOST_LISTED = 10_000  # names in a folder that are searched for a similar one, in a tenth of a second
 
 
 @contextmanager
@@ -91,6 +93,25 @@ def existing_file(text: str) -> Path | None:
         return path if (path := Path(text)).is_file() else None
     except (OSError, ValueError):  # longer than a name may be
         return None
+
+
+def path_hint(path: str | Path) -> str:
+    """`; did you mean: results/demo?` if something exists under a similar path, else an empty text."""
+    found = [] if not str(path) or os.path.exists(path) else _similar_paths(Path(path))
+    return f"; did you mean: {', '.join(map(str, found[:3]))}?" if found else ""
+
+
+def _similar_paths(path: Path) -> list[Path]:
+    """Existing paths whose parts are spelled like those of `path`."""
+    if os.path.exists(path):
+        return [path]
+    found: list[Path] = []
+    for parent in _similar_paths(path.parent)[:3] if path.name else []:
+        with suppress(OSError):  # no folder, or one that this user may not list
+            names = os.listdir(parent)
+            if len(names) <= MOST_LISTED:
+                found += [parent / name for name in get_close_matches(path.name, names, n=3, cutoff=0.6)]
+    return found
 
 
 def cache_folder() -> Path:

@@ -1,8 +1,10 @@
 """Runs git so that it answers for the repository of its folder, also inside a hook or `git rebase --exec`."""
 
 import os
+import re
 from pathlib import Path
 
+from bench.core.errors import nearest
 from bench.core.process import ChildTimeoutError, Finished, run_supervised
 
 TIMEOUT_S = 120.0
@@ -52,3 +54,12 @@ def run_git(*arguments: str, folder: Path | None = None, stdin: str = "", timeou
         )
     except ChildTimeoutError:
         raise TimeoutError(f"git {arguments[0]} did not end within {timeout_s:g} s") from None
+
+
+def commit_hint(ref: str, *, folder: Path | None = None) -> str:
+    """Return what to add to the error that git does not know `ref`: similar names, or that the clone is shallow."""
+    if run_git("rev-parse", "--is-shallow-repository", folder=folder).stdout.strip() == "true":  # as CI clones
+        return ", because git has only the newest commits; fetch them all (actions/checkout: fetch-depth: 0)"
+    known = run_git("for-each-ref", "--format=%(refname:short)", folder=folder).stdout.split()
+    near = nearest(re.split(r"[~^@]", ref)[0], known)
+    return f"; {near}" if near else ""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from bench.core.errors import InputError, SuiteError, UnknownNameError
+from bench.core.files import path_hint
 from bench.core.schema import Clip, Frozen, Json
 from bench.core.validation import plain_message, spelling_hint
 from bench.core.yaml_tree import read_yaml
@@ -271,7 +272,8 @@ def read_protocol(path: Path) -> InputProtocol:
 def read_class_names(path: Path) -> tuple[str, ...]:
     """The class names of a file with one name a line, the line being the index; raises InputError if it has none."""
     if not path.is_file():
-        raise InputError(f"{path} is not a file; give a file with one class name a line")
+        hint = path_hint(path) or "; give a file with one class name a line"
+        raise InputError(f"{path} is not a file{hint}")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:

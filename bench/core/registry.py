@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_type_hints, overload
 
-from bench.core.errors import BenchError, InputError, NameClashError, UnknownNameError
+from bench.core.errors import BenchError, InputError, NameClashError, UnknownNameError, suggest
 from bench.core.input_protocol import InputProtocol
 from bench.core.metric_spec import MetricSpec
 from bench.core.schema import Better, Task
@@ -265,6 +265,19 @@ def find_metric_spec(name: str) -> MetricSpec | None:
     measure = metric.partition(".")[0]
     declared = MEASURES.get(measure).metrics if measure in MEASURES else ()
     return next((spec for spec in declared if spec.name == metric), None)
+
+
+def metric_problem(name: str, measures: Mapping[str, MeasureEntry]) -> str:
+    """What is wrong with the name of a metric or a pattern of names; empty if one of `measures` declares such a metric.
+
+    A measure that declares no metrics may have any.
+    """
+    metric = name.partition("{")[0]
+    known = {spec.name for entry in measures.values() for spec in entry.metrics}
+    own = measures.get(metric.partition(".")[0])
+    if metric in known or any(fnmatch.fnmatchcase(each, metric) for each in known) or (own and not own.metrics):
+        return ""
+    return f"unknown metric {metric!r}; {suggest(metric, known)}"
 
 
 def headlines_among(metrics: Iterable[tuple[str, Better | None]]) -> set[str]:

@@ -4,9 +4,11 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bench.core.errors import InputError, Problem, SuiteError
+from bench.core.files import path_hint
 
 Place = tuple[str | int, ...]
 MOST_WRITTEN = 100_000  # values in one file, which take some five seconds to parse
@@ -15,11 +17,11 @@ MOST_VALUES = 1_000_000  # the same with what aliases repeat: a few aliases of a
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """The position of a value; lines and columns count from 1."""
+    """The position of a value; lines and columns count from 1, and are 0 if `file` is the name of an option."""
 
     file: str
-    line: int
-    column: int
+    line: int = 0
+    column: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +37,10 @@ class Tree:
     overlaid: frozenset[Place] = frozenset()
 
     @classmethod
-    def of(cls, data: Any, *, name: str) -> "Tree":
-        """A tree of values that come from no file; errors call their origin `name`."""
-        return cls(data=data, positions={(): Position(file=name, line=1, column=1)})
+    def of(cls, data: Any, *, name: str, options: Mapping[Place, str] = MappingProxyType({})) -> "Tree":
+        """A tree of values that come from no file; errors call their origin `name`, or the option that gave them."""
+        named = {place: Position(file=option) for place, option in options.items()}
+        return cls(data=data, positions={(): Position(file=name), **named})
 
     def position(self, place: Place) -> Position:
         """The position of `place`, or of its nearest parent that has one."""
@@ -48,6 +51,8 @@ class Tree:
     def problem(self, place: Place, message: str) -> Problem:
         """A problem at `place`, in the file that `place` comes from."""
         where = self.position(place)
+        if not where.line and place:  # the option names the key already
+            message = message.removeprefix(f"{place[-1]}: ")
         return Problem(file=where.file, line=where.line, column=where.column, message=message)
 
     def is_overlaid(self, place: Place) -> bool:
@@ -70,7 +75,7 @@ class Tree:
 def read_yaml(path: Path) -> Tree:
     """Read a YAML 1.2 file. Raises SuiteError if it is no YAML or has a key twice, InputError if it cannot be read."""
     if not path.is_file():
-        raise InputError(f"{path} is not a file; give the path of a YAML file")
+        raise InputError(f"{path} is not a file{path_hint(path) or '; give the path of a YAML file'}")
     positions: dict[Place, Position] = {(): Position(file=str(path), line=1, column=1)}
     try:
         text = path.read_text(encoding="utf-8")

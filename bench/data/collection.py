@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from bench.core.errors import DatasetError, InputError, UnknownNameError
+from bench.core.files import path_hint
 from bench.core.registry import DATASETS, DatasetEntry
 from bench.core.validation import describe_error
 from bench.data.facts import VideoFacts
@@ -182,7 +183,8 @@ def folders_of_dataset(name: str, *, root: str | Path | None = None, **options: 
     if videos is None:
         return (folder,)
     if not (folder / videos).is_dir():
-        raise DatasetError(f"{folder / videos}: the folder of the videos (option videos) does not exist")
+        hint = path_hint(folder / videos)
+        raise DatasetError(f"{folder / videos}: the folder of the videos (option videos) does not exist{hint}")
     # Compared without resolving links: the index follows links inside the folder anyway.
     is_inside = Path(os.path.abspath(folder / videos)).is_relative_to(os.path.abspath(folder))
     return (folder,) if is_inside else (folder, folder / videos)
@@ -204,8 +206,8 @@ def require_root(root: Path | None, *, name: str, tree: str, described_at: str) 
         return root
     folder = root or (_data_folder() or Path(f"${DATA_FOLDER_VARIABLE}")) / name
     raise DatasetError(
-        f"data set {name}: there is no folder {folder}; give root, or set {DATA_FOLDER_VARIABLE} to the folder above "
-        f"it. Expected there:\n{tree}\nIt is described at {described_at}; vbench downloads nothing"
+        f"data set {name}: there is no folder {folder}{path_hint(folder)}; give root, or set {DATA_FOLDER_VARIABLE} to "
+        f"the folder above it. Expected there:\n{tree}\nIt is described at {described_at}; vbench downloads nothing"
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bench.core.errors import BenchError, DatasetError, VideoError
-from bench.core.files import cache_folder
+from bench.core.files import cache_folder, path_hint
 from bench.data.facts import VideoFacts
 from bench.data.media import FILE_SUFFIXES, VIDEO_SUFFIXES, inode_of, is_folder, is_frame_folder, visible
 from bench.data.parallel import Failed, OnProgress, for_each_task, no_progress
@@ -61,7 +61,7 @@ def index_folder(
     """Decode every video under `root` that is new or changed (with `again`: all) and keep its facts."""
     root = Path(root)
     if not root.is_dir():
-        raise DatasetError(f"{root}: is not a folder")
+        raise DatasetError(f"{root}: is not a folder{path_hint(root)}")
     started, path = time.monotonic(), _writable_index(root)
     stamps = {} if again else {name: stamp for name, stamp, _ in _read(path)}
     files = list(videos_under(root))

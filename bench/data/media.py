@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.core.errors import DatasetError
+from bench.core.files import path_hint
 from bench.data.shards import shard_members
 
 VIDEO_SUFFIXES = frozenset({
@@ -64,7 +65,7 @@ def media_folders(root: Path, given: str | None, usual: Sequence[str]) -> tuple[
     if given is not None:
         folder = root / given
         if not folder.is_dir():
-            raise DatasetError(f"{folder}: the folder of the videos (option videos) does not exist")
+            raise DatasetError(f"{folder}: the folder of the videos (option videos) does not exist{path_hint(folder)}")
         return (folder,)
     return tuple(root / name for name in usual if (root / name).is_dir()) or (root,)
 

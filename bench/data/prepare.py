@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import InputError, VideoError
-from bench.core.files import atomic_file, atomic_folder, remove_abandoned, require_writable_folder
+from bench.core.files import atomic_file, atomic_folder, path_hint, remove_abandoned, require_writable_folder
 from bench.data.encode import write_mp4
 from bench.data.facts import is_rising
 from bench.data.frame_folder import list_frames, read_image
@@ -101,7 +101,7 @@ def prepare_all(
     Unfinished files that killed runs left next to the targets are removed.
     """
     if not source.is_dir():
-        raise InputError(f"{source}: is not a folder of videos")
+        raise InputError(f"{source}: is not a folder of videos{path_hint(source)}")
     if target.is_dir() and target.samefile(source):
         raise InputError(f"{target}: is the folder of the videos itself; name another one, also inside it")
     require_writable_folder(target)

@@ -8,6 +8,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from bench.core.errors import InputError, StoreError, UnknownNameError
+from bench.core.files import path_hint
 from bench.runner import executors
 from bench.runner.executor import FINAL, Executor, JobState, Submission, read_submissions
 from bench.runner.staging import is_recent, remove_staged_tree, staged_trees_in
@@ -56,7 +57,7 @@ def folder_status(folder: Path) -> FolderStatus:
     """Return the state of a results folder, from any machine that sees it; raises StoreError if there is none."""
     info = read_suite_info(folder)
     if not info and not any(folder.glob("records*.jsonl")):
-        raise StoreError(f"{folder} is not a results folder: it has neither suite.json nor records")
+        raise StoreError(f"{folder} is not a results folder: it has neither suite.json nor records{path_hint(folder)}")
     planned = info.get("planned")
     runs = planned if isinstance(planned, dict) else {}
     records = latest_runs(read_records(folder)) if any(folder.glob("records*.jsonl")) else []

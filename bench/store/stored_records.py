@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bench.core.errors import StoreError
+from bench.core.files import path_hint
 from bench.core.privacy import without_secrets
 from bench.core.schema import Json, Record
 from bench.store.lines import StoreWarning, parse_record, readable_lines, store_errors
@@ -75,7 +76,8 @@ def record_files(source: str | Path) -> list[Path]:
             held = [file for match in matches for file in (_below(match) if match.is_dir() else _if_records(match))]
             found = list(dict.fromkeys(held))
     if not found:
-        raise StoreError(f"no {RECORDS} in {source}; give a results folder, a records file or a pattern of them")
+        hint = path_hint(source) or "; give a results folder, a records file or a pattern of them"
+        raise StoreError(f"no {RECORDS} in {source}{hint}")
     return found
 
 

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from bench.core.errors import InputError, Problem, SuiteError, suggest
+from bench.core.files import path_hint
 from bench.core.recipe_choice import with_changes
 from bench.core.schema import Json
 from bench.core.threshold import parse_threshold
@@ -206,7 +207,8 @@ def _with_bases(path: Path, *, seen: tuple[Path, ...]) -> Tree:
     merged: Tree | None = None
     for number, base in enumerate(bases):
         if not (path.parent / base).is_file():
-            raise _one_problem(tree, ("extends", number), f"{path.parent / base} is not a file")
+            hint = path_hint(path.parent / base)
+            raise _one_problem(tree, ("extends", number), f"{path.parent / base} is not a file{hint}")
         read = _with_bases(path.parent / base, seen=(*seen, path.resolve()))
         merged = read if merged is None else read.over(merged)
     return tree if merged is None else replace(tree.over(merged), text=tree.text)

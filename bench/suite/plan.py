@@ -8,12 +8,16 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench.core.errors import InputError, Problem, SuiteError, suggest
+from bench.core.files import path_hint
 from bench.core.model_name import is_registered_name
 from bench.core.rank_layout import RankLayout
 from bench.core.recipe_choice import RecipeChoice
+from bench.core.registry import metric_problem
 from bench.core.schema import DEFAULT_AXES, Case, Json, ModelInfo, Point, Pretraining, is_weights_argument
 from bench.core.validation import describe_error
 from bench.core.yaml_tree import Place, Tree
+from bench.data.collection import COMMON_OPTIONS, checked_options
+from bench.data.split_names import evaluated_split
 from bench.suite.axes import AXES, AXIS_ALIASES, axis_of, expanded, product, read_axis, spellings
 from bench.suite.file import Ablation, GateRule, SuiteFile, check_suite_in_part
 from bench.suite.matrix import RULES, Exclusion, PlanningCatalog, Setting, exclusions_of, problems_of_rules, settings_of
@@ -133,6 +137,9 @@ class _Planner:
         for name in self.file.renamed:
             if name not in names:
                 self._add(("renamed", name), f"renamed: this suite has no model {name!r}; {suggest(name, names)}")
+        for metric in self.file.gate:
+            if problem := metric_problem(metric, self.catalog.measures):
+                self._add(("gate", metric), problem)
         for axis in self.file.matrix:
             if axis_of(axis) not in (*AXES, *RULES, *arguments):
                 self._add(("matrix", axis), f"unknown axis {axis!r}; {suggest(axis, {*AXES, *arguments})}")
@@ -210,7 +217,7 @@ class _Planner:
                 continue
             axes = {k: v for k, v in {**defaults, **setting.axes, **chosen}.items() if k in entry.depends_on}
             checked = self._checked_axes(axes, setting, measure)
-            if checked is not None:
+            if checked is not None and self._fits_dataset(checked, options, setting, measure):
                 yield {"model": setting.model, "args": args, **checked}, options
 
     def _is_excluded(self, setting: Setting, axes: Mapping[str, Any]) -> bool:
@@ -289,6 +296,28 @@ class _Planner:
         self._add(place, f"unknown data set {name!r}; {suggest(str(name), self.catalog.datasets)}")
         return False
 
+    def _fits_dataset(
+        self, axes: Mapping[str, Any], options: Mapping[str, Json], setting: Setting, measure: str
+    ) -> bool:
+        """Whether the data set has the split and the options of a measure that reads it; reports what it has not."""
+        dataset = self.catalog.datasets.get(str(axes.get("dataset")))
+        if dataset is None or "root" not in self.catalog.measures[measure].options:
+            return True
+        fits = True
+        try:
+            evaluated_split(axes.get("split"), known=dataset.splits, dataset=dataset.name)
+        except InputError as error:
+            fits = False
+            self._add(self._place_of("split", setting, measure), str(error))
+        given = options.get("options")
+        try:
+            own = given if isinstance(given, dict) else {}
+            checked_options(dataset, {name: value for name, value in own.items() if name not in COMMON_OPTIONS})
+        except InputError as error:
+            fits = False
+            self._add(("measure", measure, "options"), str(error))
+        return fits
+
     def _knows_recipe(self, axis: str, name: str | None, setting: Setting, measure: str) -> bool:
         """Whether the recipe `name` is None, or known and valid with its changes; reports what is wrong at `axis`."""
         if name is None or self.recipes is None:
@@ -345,6 +374,8 @@ def _recipe_problems(text: str, recipes: Mapping[str, Path]) -> list[str]:
     is_file = choice.name.endswith((".yaml", ".yml"))
     file = recipes.get(choice.name) or (Path(choice.name) if is_file else None)
     if file is None or not file.is_file():
+        if is_file and (hint := path_hint(choice.name)):
+            return [f"the recipe {choice.name!r} is not a file{hint}"]
         problem = f"the recipe {choice.name!r} is not a file" if is_file else f"unknown recipe {choice.name!r}"
         return [f"{problem}; {suggest(choice.name, recipes)}"]
     try:

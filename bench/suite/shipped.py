@@ -4,6 +4,7 @@ from pathlib import Path
 
 import bench
 from bench.core.errors import InputError, suggest
+from bench.core.files import path_hint
 
 ENDING = ".yaml"
 
@@ -32,11 +33,14 @@ def suite_path(suite: str | Path) -> Path:
     Raises InputError for a name that is neither, with the nearest spelling.
     """
     path, shipped = Path(suite), shipped_suites()
-    if path.is_file() or len(path.parts) != 1 or path.suffix:
+    if path.is_file() or (path.suffix and path.exists()):
         return path
-    if path.name not in shipped:
-        raise InputError(f"{path} is neither a file nor a suite of vbench; {suggest(path.name, shipped)}")
-    return shipped[path.name]
+    if path.name in shipped and len(path.parts) == 1:
+        return shipped[path.name]
+    hint = path_hint(path) or f"; {suggest(path.stem, shipped)}"
+    if path.stem in shipped:  # of a checkout's path, such as suites/demo.yaml, only the name is known elsewhere
+        hint = f"; did you mean vbench's own suite: {path.stem}?"
+    raise InputError(f"{path} is neither a file nor a suite of vbench{hint}")
 
 
 def recipe_folders(suite: Path) -> tuple[Path, ...]:

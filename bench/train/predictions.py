@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import InputError
+from bench.core.files import path_hint
 from bench.core.input_change import UNCHANGED
 from bench.core.schema import Json
 from bench.core.stats import Estimate, mcnemar, paired_shares, wilson_interval
@@ -246,7 +247,7 @@ def find_predictions(given: Path) -> Path:
     if given.is_file():
         return given
     if not given.is_dir():
-        raise InputError(f"{given} is neither a file of predictions nor a folder that holds one")
+        raise InputError(f"{given} is neither a file of predictions nor a folder that holds one{path_hint(given)}")
     found = sorted(given.rglob(FILE))
     if not found:
         raise InputError(

@@ -13,6 +13,7 @@ from bench.core.files import (
     atomic_file,
     atomic_folder,
     cache_folder,
+    path_hint,
     remove_abandoned,
     unfinished_paths,
     write_atomically,
@@ -96,3 +97,31 @@ def test_an_unwritable_cache_is_skipped(tmp_path: Path) -> None:
     write_cache(Path("/dev/null/facts.json"), {})
     write_cache(tmp_path / "facts.json", {"a": 1})
     assert (tmp_path / "facts.json").read_text() == '{"a": 1}'
+
+
+def test_a_misspelt_path_finds_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("results/demo", "results/quickstart", "weights"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "weights" / "c3d.pth").touch()
+    assert path_hint("results/dmeo") == "; did you mean: results/demo?"
+    assert path_hint("resuts/demo") == "; did you mean: results/demo?"
+    assert path_hint("reslts/quikstart") == "; did you mean: results/quickstart?"
+    assert path_hint(tmp_path / "weigths" / "c3d.pht") == f"; did you mean: {tmp_path}/weights/c3d.pth?"
+    assert path_hint("weights/c3d.pth/inner") == ""
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", "weights", "x" * 300, "a\0b", "/nowhere/near/anything"])
+def test_a_path_that_is_there_or_resembles_none_has_no_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").touch()
+    assert path_hint(path) == ""
+
+
+def test_a_folder_of_very_many_files_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clip_1.mp4").touch()
+    assert "clip_1.mp4" in path_hint(tmp_path / "clip_2.mp4")
+    monkeypatch.setattr("bench.core.files.MOST_LISTED", 0)
+    assert path_hint(tmp_path / "clip_2.mp4") == ""

@@ -11,7 +11,7 @@ from bench.comparison.baselines import current_branch
 from bench.comparison.history import _places
 from bench.comparison.runs import open_side
 from bench.core.errors import InputError, SetUpError
-from bench.core.git import REPOSITORY_VARIABLES, git_environment, run_git
+from bench.core.git import REPOSITORY_VARIABLES, commit_hint, git_environment, run_git
 from bench.core.yaml_tree import Tree
 from bench.runner.environment import describe_environment
 
@@ -98,3 +98,17 @@ def test_asking_for_the_status_never_locks_or_writes_the_index(commit: str, tmp_
     before = index.read_bytes()
     assert run_git("status", "--porcelain", folder=tmp_path / "own").stdout == ""
     assert index.read_bytes() == before
+
+
+def test_an_unknown_branch_is_named_with_the_nearest_one(commit: str, tmp_path: Path) -> None:
+    git(tmp_path / "own", "tag", "v1.0")
+    assert commit_hint("onw~3") == "; did you mean: own?"
+    assert commit_hint("v1.1") == "; did you mean: v1.0?"
+    assert commit_hint("elsewhere") == ""
+    with pytest.raises(InputError, match=r"no commit, branch or tag 'onw' here; did you mean: own\?; allowed too"):
+        read_side("onw")
+    with (
+        pytest.raises(InputError, match=r"git:onw: no such commit, branch or tag here; did you mean: own\?"),
+        open_side("git:onw"),
+    ):
+        pass

@@ -1,13 +1,16 @@
 """Declared metrics: what a declaration accepts, and what the measures of this package declare."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import InputError
 from bench.core.metric_spec import MetricSpec
-from bench.core.registry import MEASURES, find_metric_spec, register_measure
+from bench.core.registry import MEASURES, find_metric_spec, metric_problem, register_measure
 
+ALL_MEASURES = {entry.name: entry for entry in MEASURES}
 WAIT = MetricSpec("mine.wait_ms", "ms", "lower", title="Wait", meaning="time in the queue")
 
 
@@ -84,3 +87,29 @@ def test_stand_ins_name_a_headline_of_their_own_measure() -> None:
     for entry in MEASURES:
         headlines = {spec.name for spec in entry.metrics if spec.headline}
         assert {spec.stands_in_for for spec in entry.metrics if spec.stands_in_for} <= headlines
+
+
+@pytest.mark.parametrize("name", ["latency.p50_ms", "latency.p50_ms{batch=8}", "latency.*", "*.p50_ms", "parity.*"])
+def test_the_name_of_a_declared_metric_or_a_pattern_of_some_is_no_problem(name: str) -> None:
+    assert metric_problem(name, ALL_MEASURES) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("latency.p50_m", "did you mean: latency.p50_ms"),
+        ("latncy.p50_ms{batch=8}", "did you mean: latency.p50_ms"),
+        ("macs.total", "did you mean: "),
+        ("nothing*", "are known, among them"),
+    ],
+)
+def test_a_misspelt_metric_is_named_with_the_nearest_one(name: str, hint: str) -> None:
+    problem = metric_problem(name, ALL_MEASURES)
+    assert problem.startswith(f"unknown metric {name.partition('{')[0]!r}; ")
+    assert hint in problem
+
+
+def test_a_measure_that_declares_no_metrics_may_have_any() -> None:
+    undeclared = replace(ALL_MEASURES["latency"], name="mine", metrics=())
+    assert metric_problem("mine.anything_ms", {**ALL_MEASURES, "mine": undeclared}) == ""
+    assert metric_problem("mine.anything_ms", ALL_MEASURES) != ""

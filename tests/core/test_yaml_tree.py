@@ -81,3 +81,11 @@ def test_seven_megabytes_of_words_are_read_in_seconds(tmp_path: Path, text: str)
     tree = read_yaml(tmp_path / "large.yaml")
     assert time.process_time() - began < 30
     assert len(str(tree.data)) > 7_000_000
+
+
+def test_values_of_options_are_reported_by_the_option_that_gave_them() -> None:
+    options = {("models", 0, "clip"): "--clip", ("models", 0, "name"): "MODEL"}
+    tree = Tree.of({"models": [{"name": "c3d", "clip": "x"}]}, name="vbench train", options=options)
+    assert tree.problem(("models", 0, "clip"), "clip: no clip, found 'x'").text("") == "--clip: no clip, found 'x'"
+    assert tree.problem(("models", 0, "name"), "unknown model").text("") == "MODEL: unknown model"
+    assert tree.problem(("models", 0), "c3d: too small").text("") == "vbench train: c3d: too small"

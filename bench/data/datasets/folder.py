@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bench.core.errors import DatasetError
+from bench.core.files import path_hint
 from bench.core.registry import register_dataset
 from bench.data.collection import AnnotatedVideo, VideoSet, assemble, require_root
 from bench.data.media import Media
@@ -28,7 +29,8 @@ def class_folders(root: Path | None, *, name: str, split: str, described_at: str
     root = require_root(root, name=name, tree=TREE, described_at=described_at)
     folder = root / split
     if not folder.is_dir():
-        raise DatasetError(f"data set {name}: there is no folder {folder}. Expected under {root}:\n{TREE}")
+        hint = path_hint(folder)
+        raise DatasetError(f"data set {name}: there is no folder {folder}{hint}. Expected under {root}:\n{TREE}")
     media = _read_whole(folder)
     if media.clashes:
         raise DatasetError(f"{media.clashes[0]}: another video of that class has the same name without its suffix")

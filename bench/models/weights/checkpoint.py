@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.core.errors import MissingPackageError, WeightsError, suggest
+from bench.core.files import path_hint
 from bench.models.weights.safe_pickle import Inert, read_torch
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -191,7 +192,7 @@ def read_checkpoint(path: str | PathLike[str], *, entry: str | None = None) -> C
     """
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"no checkpoint file at {path}{' (a folder)' if path.is_dir() else ''}")
+        raise WeightsError(f"no checkpoint file at {path}{' (a folder)' if path.is_dir() else path_hint(path)}")
     content = _read(path)
     try:
         entries = _entries(content)

@@ -1,0 +1,116 @@
+"""Wrong input of every command is one line on standard error with exit code 2, and the nearest name if there is one."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.cli.app import run_command
+
+SUITE = "suite: speed\nmodels: [c3d_search]\nmeasure: {params: {}, latency: {}}\n"
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder with one good suite, an empty file, and a folder of results."""
+    monkeypatch.chdir(tmp_path)
+    Path("speed.yaml").write_text(SUITE)
+    Path("empty.yaml").touch()
+    Path("results/demo").mkdir(parents=True)
+    Path("results/demo/records.jsonl").touch()
+    Path("videos").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        # commands and options
+        ("prfile c3d", "no such command 'prfile'; did you mean: profile?"),
+        ("data vrify ucf101", "no such command 'vrify'; did you mean: verify?"),
+        ("profile c3d --inptu 1x3x16x112x112", "no such option: --inptu; did you mean: --input?"),
+        ("run", "missing argument 'SUITE'"),
+        ("run speed.yaml other", "got unexpected extra argument"),
+        ("run speed.yaml --out", "option '--out' requires an argument"),
+        (
+            "run speed.yaml --port many",
+            "'--port': should be a valid integer, unable to parse string as an integer, found 'many'",
+        ),
+        ("run speed.yaml --serve --port -1", "'--port': should be greater than or equal to 0, found '-1'"),
+        ("results export results/demo --to cvs", "did you mean: csv?"),
+        ("query x --format jsn", "did you mean: json?"),
+        # suites
+        ("plan sped.yaml", "sped.yaml is neither a file nor a suite of vbench; did you mean: speed.yaml"),
+        ("plan quikstart", "did you mean: quickstart?"),
+        ("plan suites/quickstart.yaml", "did you mean vbench's own suite: quickstart?"),
+        ("plan videos", "videos is neither a file nor a suite of vbench"),
+        ("plan empty.yaml", "empty.yaml:1:1: a suite is a mapping"),
+        ("run speed.yaml --rerun faild", "did you mean: failed?"),
+        ("run speed.yaml --only c3d_serch", "did you mean: c3d_search"),
+        ("run speed.yaml --shard 3", "not i/n"),
+        ("run speed.yaml --budget soon", "'soon' is not a time"),
+        ("run speed.yaml --set epochs=3", "no recipe that 'epochs=3' could change"),
+        ("run speed.yaml --executor slrm", "did you mean: slurm"),
+        ("run speed.yaml --sink mlflw:x", "did you mean: mlflow"),
+        # results
+        ("report resuts/demo", "no records.jsonl in resuts/demo; did you mean: results/demo?"),
+        ("status results/dmeo", "did you mean: results/demo?"),
+        ("compare results/dmeo results/demo", "did you mean: results/demo?"),
+        ("results list results/dmeo", "did you mean: results/demo?"),
+        ("history latency.p50_ms c3d --from results/dmeo", "did you mean: results/demo?"),
+        ("history --folder video", "video is not a folder; did you mean: videos?"),
+        ("baseline list --folder video", "video is not a folder; did you mean: videos?"),
+        ("predictions results/dmeo", "did you mean: results/demo?"),
+        ("compare results/demo results/demo --fail-on regresion", "did you mean: regression?"),
+        ("compare results/demo results/demo --gate latency.p50_ms", "is not METRIC=LIMIT"),
+        ("compare results/demo results/demo --write verdicts.docx", "the ending selects the format"),
+        # the gate
+        ("ab main . speed.yaml --gate latency.p50_m=3%", "did you mean: latency.p50_ms"),
+        ("bisect latency.p50_m c3d main HEAD --suite speed.yaml", "did you mean: latency.p50_ms"),
+        ("bisect energy.j_per_clip c3d main HEAD --suite speed.yaml", "unknown measure 'energy' in speed.yaml"),
+        ("bisect latency.p50_ms c3d main HEAD --suite sped.yaml", "did you mean: speed.yaml"),
+        # data
+        ("data index video", "video is neither a folder nor a data set; did you mean: videos?"),
+        ("data index mtions", "did you mean: motions"),
+        ("data verify ucf10 --split test1", "did you mean: ucf101?"),
+        ("data frames video frames", "did you mean: videos?"),
+        # look-ups
+        ("measures show latncy", "did you mean: latency?"),
+        ("recipes show quik", "did you mean: quick?"),
+        ("suites show dem", "did you mean: demo?"),
+        ("help exit-code", "did you mean: exit-codes?"),
+        ("models show slowfst_r50", "did you mean: slowfast_r50"),
+    ],
+)
+def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: str, part: str) -> None:
+    code = run_command(arguments.split())
+    shown = capsys.readouterr()
+    assert (code, shown.out) == (2, "")
+    assert shown.err.startswith("vbench: ")
+    assert shown.err.count("\n") == 1, shown.err
+    assert part in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            "train c3d_search --dataset mtions --recipe quick",
+            "--dataset: unknown data set 'mtions'; did you mean: motions",
+        ),
+        ("train c3d_search --dataset motions --recipe quik", "--recipe: unknown recipe 'quik'; did you mean: quick?"),
+        (
+            "train c3d_serch --dataset motions --recipe quick",
+            "MODEL: unknown model 'c3d_serch'; did you mean: c3d_search",
+        ),
+        ("train c3d_search --dataset motions --recipe quick --clip 16by112", "--clip: "),
+        ("train c3d_search --dataset motions --recipe quick --views ten", "--views: "),
+        ("train c3d_search --dataset motions --recipe quick --arg kernel_dept=3", "--arg kernel_dept: "),
+        ("train c3d_search --dataset motions --recipe quick --ranks 0", "--ranks: "),
+    ],
+)
+def test_wrong_values_of_a_training_name_their_option(
+    capsys: pytest.CaptureFixture[str], arguments: str, line: str
+) -> None:
+    assert run_command(arguments.split()) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"vbench: {line}")
+    assert shown.err.count("\n") == 1, shown.err
