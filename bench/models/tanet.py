@@ -7,9 +7,9 @@ Apache-2.0) and, below the block, torchvision's.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.core.errors import ClipError, InputError
+from bench.core.errors import InputError
 from bench.core.registry import register_model
-from bench.models.backbones import Backbone, by_clip, create_backbone, frames_of
+from bench.models.backbones import Backbone, by_clip, create_backbone
 from bench.models.tsm import STAGES, FrameScores
 
 
@@ -75,7 +75,7 @@ class TANet(FrameScores):
 
     def __init__(self, backbone: Backbone, *, num_classes: int, frames: int, dropout: float) -> None:
         super().__init__(backbone, num_classes=num_classes, dropout=dropout)
-        self.frames = frames
+        self.only_frames = frames
         self.smallest_clip = (frames, self.smallest_clip[1])
         for name in STAGES:
             stage = getattr(backbone.model, name, None)
@@ -83,19 +83,6 @@ class TANet(FrameScores):
                 raise InputError("tanet takes ResNets of bottlenecks, from ResNet-50 on; found another backbone")
             blocks = (TemporalAdaptiveBlock(block, frames=frames) for block in stage)
             setattr(backbone.model, name, nn.Sequential(*blocks))
-
-    def frame_features(self, clip_BCTHW: Tensor) -> Tensor:
-        features: Tensor = self.base_model(frames_of(clip_BCTHW))
-        return features
-
-    def check(self, *clips: Tensor) -> None:
-        """Raise ClipError also for another number of frames: `G` has a weight for each."""
-        super().check(*clips)
-        for clip in clips:
-            if clip.shape[2] != self.frames:
-                raise ClipError(
-                    f"this TANet takes {self.frames} frames, found {clip.shape[2]}; build it with another `frames`"
-                )
 
 
 @register_model(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.core.errors import InputError
+from bench.core.errors import ClipError, InputError
 from bench.core.registry import register_model
 from bench.models.backbones import Backbone, FrameModel, by_clip, create_backbone, frames_of
 
@@ -42,20 +42,35 @@ class TemporalShift(nn.Module):
 class FrameScores(FrameModel):
     """Base of 2D models whose blocks see other frames: the mean over the frames of each frame's class scores.
 
-    The published models classify every frame, which costs more than to classify the mean and gives the same.
+    The published models classify every frame, which costs more than to classify the mean and gives the same. If
+    `only_frames` is set, clips have exactly so many frames.
     """
 
     head_name = "new_fc"
+    only_frames: int | None = None
 
     def __init__(self, backbone: Backbone, *, num_classes: int, dropout: float) -> None:
         super().__init__(backbone)
         self.base_model = backbone.model
         self.dropout = nn.Dropout(dropout)
         self.new_fc = nn.Linear(backbone.width, num_classes)
+        self.clip_length = ClipLength()
+
+    def check(self, *clips: Tensor) -> None:
+        """Raise ClipError also for another number of frames than `only_frames`: there is a weight for each."""
+        super().check(*clips)
+        for clip in clips:
+            if self.only_frames is not None and clip.shape[2] != self.only_frames:
+                raise ClipError(
+                    f"this {type(self).__name__} takes {self.only_frames} frames, found {clip.shape[2]}; "
+                    "build it with another `frames`"
+                )
 
     def frame_features(self, clip_BCTHW: Tensor) -> Tensor:
         """Return the features of every frame, `(B * T, features)`."""
-        raise NotImplementedError(type(self).__name__)
+        self.clip_length.frames = clip_BCTHW.shape[2]
+        features: Tensor = self.base_model(frames_of(clip_BCTHW))
+        return features
 
     def forward_features(self, *clips: Tensor) -> Tensor:
         """Return the mean over the frames, `(B, features)`; in training, dropout acts on each frame, as published."""
@@ -76,13 +91,7 @@ class Tsm(FrameScores):
 
     def __init__(self, backbone: Backbone, *, num_classes: int, shift_div: int, dropout: float) -> None:
         super().__init__(backbone, num_classes=num_classes, dropout=dropout)
-        self.clip_length = ClipLength()
         add_shifts(backbone.model, clip_length=self.clip_length, shift_div=shift_div)
-
-    def frame_features(self, clip_BCTHW: Tensor) -> Tensor:
-        self.clip_length.frames = clip_BCTHW.shape[2]
-        features: Tensor = self.base_model(frames_of(clip_BCTHW))
-        return features
 
 
 def shift_channels(images: Tensor, *, frames: int, shift_div: int) -> Tensor:
@@ -100,13 +109,28 @@ def shift_channels(images: Tensor, *, frames: int, shift_div: int) -> Tensor:
 
 def add_shifts(model: nn.Module, *, clip_length: ClipLength, shift_div: int) -> None:
     """Shift before the first convolution of the residual blocks of `model`, a ResNet of torchvision or timm."""
+    for block in shifted_blocks(model, family="tsm"):
+        block.conv1 = TemporalShift(block.conv1, clip_length=clip_length, shift_div=shift_div)
+
+
+def shifted_blocks(model: nn.Module, *, family: str) -> list[nn.Module]:
+    """Return the blocks of a ResNet that see other frames: all, or every second one of each stage of a deep ResNet."""
+    stages = residual_blocks(model, family=family)
+    step = 2 if len(stages[2]) >= DEEP_STAGE_BLOCKS else 1
+    return [block for stage in stages for block in stage[::step]]
+
+
+def residual_blocks(model: nn.Module, *, family: str) -> list[list[nn.Module]]:
+    """Return the residual blocks of the four stages of a ResNet of torchvision or timm.
+
+    Raises InputError for any other model; `family` names in the message what takes ResNets only.
+    """
     stages = [list(getattr(model, stage, ())) for stage in STAGES]
     if not all(stage and all(isinstance(getattr(b, "conv1", None), nn.Conv2d) for b in stage) for stage in stages):
-        raise InputError("tsm takes ResNets, whose blocks in layer1 to layer4 begin with conv1; found another model")
-    step = 2 if len(stages[2]) >= DEEP_STAGE_BLOCKS else 1
-    for stage in stages:
-        for block in stage[::step]:
-            block.conv1 = TemporalShift(block.conv1, clip_length=clip_length, shift_div=shift_div)
+        raise InputError(
+            f"{family} takes ResNets, whose blocks in layer1 to layer4 begin with conv1; found another model"
+        )
+    return stages
 
 
 @register_model(

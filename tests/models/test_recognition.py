@@ -72,6 +72,40 @@ CASES: list[tuple[str, Any, str, str]] = [
     ),
     (
         "w.pth",
+        {**MM, "state_dict": named("backbone.layer1.0.conv1.conv.net1.offset_net.fc1", "cls_head.fc_cls")},
+        "mmaction2 TIN R50 K400",
+        "recognised",
+    ),
+    (
+        "w.pth",
+        {**MM, "state_dict": named("backbone.layer1.0.conv1.conv.net1.offset_net.fc1", cls_head__fc_cls=(174, 2))},
+        "mmaction2 TIN R50 SSv2",
+        "recognised",
+    ),
+    (
+        "ckpt.best.pth.tar",
+        {
+            "epoch": 1,
+            "arch": "resnet50",
+            "state_dict": named("module.base_model.layer1.0.conv1.net1.biasnet.net.fc", "module.new_fc"),
+        },
+        "TIN (deepcs233)",
+        "recognised",
+    ),
+    (
+        "clip_len_8frame_sample_rate_1_checkpoint.pth.tar",
+        {"state_dict": named("base_model.layer1.0.conv1.action_shift", new_fc=(83, 2)), "optimizer": {}},
+        "ACTION-Net EgoGesture",
+        "assumed",
+    ),
+    (
+        "clip_len_8frame_sample_rate_1_checkpoint.pth.tar",
+        {"state_dict": named("base_model.layer1.0.conv1.action_shift", new_fc=(27, 2)), "optimizer": {}},
+        "ACTION-Net Jester",
+        "assumed",
+    ),
+    (
+        "w.pth",
         {**MM, "state_dict": named("cls_head.fc_cls", backbone__conv1__conv=(2, 3, 7, 7))},
         "mmaction2 TSN R50 K400",
         "recognised",

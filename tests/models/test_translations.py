@@ -82,6 +82,15 @@ def to_mmaction_2d(key: str) -> str:
     return key.replace(".downsample.1.", ".downsample.bn.")
 
 
+def to_mmaction_tin(key: str) -> str:
+    """Our name, which is the authors', as MMAction2's TIN."""
+    words = {"biasnet.net.conv": "offset_net.conv", "biasnet.net.fc": "offset_net.fc1"}
+    words |= {"biasnet.net.lastlayer": "offset_net.fc2", "weightnet.net.lastlayer": "weight_net.conv"}
+    for ours, theirs in words.items():
+        key = key.replace(f".conv1.net1.{ours}.", f".conv1.conv.net1.{theirs}.")
+    return to_mmaction_2d(key.replace(".conv1.net2.weight", ".conv1.conv.net2.weight"))
+
+
 CASES: dict[str, Callable[[str], str]] = {
     "slow_r50": lambda key: to_pyslowfast(key, has_pool=False),
     "slowfast_r50": lambda key: to_pyslowfast(key, has_pool=False),
@@ -89,6 +98,7 @@ CASES: dict[str, Callable[[str], str]] = {
     "i3d_r50": lambda key: to_pyslowfast(key, has_pool=True),
     "slow_r50_4x16": to_mmaction_slow,
     "tsm_r50": to_mmaction_2d,
+    "tin_r50": to_mmaction_tin,
     "cnn_pool": to_mmaction_2d,
 }
 

@@ -15,6 +15,10 @@ BY_HAND: dict[str, dict[str, Any]] = {
     "DavideA c3d.pickle (Sports-1M)": {"channels": "rgb", "scale": 255, "mean": (0,), "std": (1,), "crop": "112"},
     "mmaction2 C3D UCF101": {"channels": "rgb", "mean": (104, 117, 128), "std": (1, 1, 1), "resize": "short:128"},
     "mmaction2 TSM R50 SSv2": {"mean": IMAGENET_255[0], "std": IMAGENET_255[1], "crop": "256", "rounding": "round"},
+    "mmaction2 TIN R50 K400": {"mean": IMAGENET_255[0], "crop": "224", "sampling": "sections", "averaging": "softmax"},
+    "TIN (deepcs233)": {"scale": 1, "crop": "224", "resize": "short:256", "sampling": "sections", "averaging": "softmax"},
+    "ACTION-Net EgoGesture": {"scale": 1, "resize": "224x224", "crop": None, "sampling": "sections", "clip": None},
+    "ACTION-Net Jester": {"scale": 1, "resize": "short:256", "crop": "256", "averaging": "softmax"},
     "mmaction2 TANet R50 dense": {"scale": 255, "clip": None, "crop": "256"},
     "mmaction2 X3D S (ported)": {"mean": (114.75,) * 3, "clip": "13x6", "crop": "182", "resize": "short:182"},
     "3D-ResNets-PyTorch master (r3d*_K*_200ep.pth, r2p1d)": {
@@ -56,7 +60,7 @@ def test_parts_are_those_of_the_cells(zoo: str) -> None:
 
 
 def test_every_row_is_an_input_protocol() -> None:
-    assert len(zoo_protocols()) == 83
+    assert len(zoo_protocols()) == 88
     for row in zoo_protocols().values():
         InputProtocol.of(row.parts, mark="assumed", origin=row.zoo)
 

@@ -96,6 +96,8 @@ CONTAINERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("pytorch-i3d", ("Conv3d_1a_7x7.conv3d.",)),
     ("hassony2 I3D", ("conv3d_1a_7x7.conv3d.",)),
     ("C3D Sports-1M", ("features.0.", "features.18.", "classifier.0.", "classifier.3.")),
+    ("TIN", ("base_model.layer1.0.conv1.net1.", "new_fc.")),
+    ("ACTION-Net", ("base_model.layer1.0.conv1.action_shift.", "new_fc.")),
     ("TSM", ("base_model.", "new_fc.")),
     ("C3D", ("conv3a.", "fc6.")),
     ("3D-ResNets-PyTorch", ("features.denseblock1.denselayer1.", "features.norm5.")),

@@ -299,7 +299,7 @@ def _frames(pair: ShapePair, default: Any) -> int | None:
     """The frames that the position table of a transformer is made for."""
     if shape := pair.first("time_embed") or pair.first("temporal_pos_embedding"):
         return shape[1]
-    if shape := pair.first(".tam.G.0.weight"):
+    if shape := pair.first(".tam.G.0.weight") or pair.first(".net1.biasnet.net.fc.weight"):
         return shape[1]
     if shape := pair.first("pos_embed_temporal"):
         return 2 * shape[1]
@@ -312,6 +312,12 @@ def _frames(pair: ShapePair, default: Any) -> int | None:
 def _is_of_frames(share: float) -> bool:
     """Whether another number of frames explains so many joint positions; ViViT's 32 frames are 16 tubelets."""
     return share > 0 and (16 * share).is_integer()
+
+
+def _shift_div(pair: ShapePair, default: Any) -> int | None:
+    """The share of channels that TIN moves; the weights of TSM do not show it."""
+    moved, whole = pair.first(".net1.biasnet.net.conv.weight"), pair.first(".net2.weight")
+    return whole[1] // moved[1] if moved and whole else None
 
 
 def _share_of_positions(pair: ShapePair) -> float | None:
@@ -486,6 +492,7 @@ READERS: Mapping[str, Callable[[ShapePair, Any], Any]] = {
     "kernel_depth": _kernel_depth,
     "fusion_frames": _fusion_frames,
     "frames": _frames,
+    "shift_div": _shift_div,
     "dim": _dim,
     "window_frames": _window_frames,
     "probe_depth": _probe_depth,

@@ -13,6 +13,7 @@ from bench.models.weights.checkpoint import Checkpoint
 from bench.reference.zoo_protocols import ZooProtocol, class_list, zoo_protocols
 
 SSV2_CLASSES = 174
+EGO_GESTURE_CLASSES = 83
 HEADS = re.compile(
     r"(^|\.)(fc|fc8|fc_cls|new_fc|head|blocks\.\d+\.proj|projection|classifier|linear|logits\.conv3d|conv3d_0c_1x1\.conv3d|"
     r"proj\.2|last_out_\w+|pred|classifier\.1)(\.weight|_w)$"
@@ -120,6 +121,7 @@ _MMACTION2 = (
     (r"slow_path\.", "mmaction2 SlowFast R50 4x16"),
     (r"^neck\.", "mmaction2 TPN SlowOnly R50"),
     (r"\.tam\.", "mmaction2 TANet R50 dense"),
+    (r"conv1\.conv\.net1\.", "mmaction2 TIN R50 K400"),
     (r"conv1\.conv\.net\.", "mmaction2 TSM R50 K400"),
     (r"conv1_s\.conv\.", "mmaction2 X3D S (ported)"),
     (r"conv_s\.", "mmaction2 R(2+1)D R34 8x8"),
@@ -131,6 +133,7 @@ _MMACTION2 = (
     (r"blocks\.0\.attn\.q_bias", "mmaction2 VideoMAE (ported)"),
 )
 _MMACTION2_SSV2 = {
+    "mmaction2 TIN R50 K400": "mmaction2 TIN R50 SSv2",
     "mmaction2 TSM R50 K400": "mmaction2 TSM R50 SSv2",
     "mmaction2 MViTv2-S K400": "mmaction2 MViTv2-S SSv2",
 }
@@ -217,6 +220,10 @@ def _by_container(view: _View) -> Found:
         yield "PyTorchVideo hub", view.wrapped("model_state")
     if view.container == "TSM":
         yield from _tsm(view)
+    if view.container == "TIN":
+        yield "TIN (deepcs233)", view.wrapped("epoch", "arch", "state_dict")
+    if view.container == "ACTION-Net":
+        yield "ACTION-Net EgoGesture" if view.rows == EGO_GESTURE_CLASSES else "ACTION-Net Jester", "assumed"
     if view.container == "TimeSformer":
         yield ("TimeSformer SSv2" if ssv2 else "TimeSformer Kinetics"), mark
     if view.container == "VideoMAE":
@@ -242,6 +249,8 @@ def _by_container(view: _View) -> Found:
 
 def _tsm(view: _View) -> Found:
     mark = view.wrapped("epoch", "arch", "state_dict")
+    if view.has(r"\.tam\."):
+        return  # the authors' own TANet: its input protocol was not read
     if not view.has(r"\.net\.weight$"):
         yield "TSN (tsn-pytorch) BNInception", mark if view.has(r"conv1_7x7_s2") else "assumed"
     elif view.rows == SSV2_CLASSES:

@@ -40,6 +40,13 @@ MMACTION_C3D_LAYERS = {
     "cls_head.fc_cls": "fc8",
 }
 
+MMACTION_TIN_LAYERS = {
+    ".net1.offset_net.conv.": ".net1.biasnet.net.conv.",
+    ".net1.offset_net.fc1.": ".net1.biasnet.net.fc.",
+    ".net1.offset_net.fc2.": ".net1.biasnet.net.lastlayer.",
+    ".net1.weight_net.conv.": ".net1.weightnet.net.lastlayer.",
+}
+
 
 def names_for(given: Shapes, target: Shapes) -> Names:
     """Return the names in `target` of the weights in `given`: the renaming under which most find one of their shape.
@@ -285,10 +292,11 @@ def _from_mmaction_slow(key: str) -> str:
 
 
 def _mmaction_2d(given: Shapes) -> Iterable[Names]:
-    """MMAction2's TSM and TANet as their authors name them, its TSN as `cnn_pool`, its TSM with a pyramid as `tpn`."""
+    """MMAction2's TSM, TANet and TIN as their authors name them, its TSN as `cnn_pool`, its TSM with a pyramid as `tpn`."""
     if len(given.get("backbone.conv1.conv.weight", ())) != 4:
         return
-    is_authors = any(key.endswith((".conv1.conv.net.weight", ".tam.G.0.weight")) for key in given)
+    marks = (".conv1.conv.net.weight", ".conv1.conv.net2.weight", ".tam.G.0.weight")
+    is_authors = any(key.endswith(marks) for key in given)
     body, head = ("base_model", "new_fc") if is_authors and not _has_pyramid(given) else ("backbone", "fc")
     yield {key: _from_mmaction_2d(key, body=body, head=head) for key in given}
 
@@ -301,7 +309,10 @@ def _from_mmaction_2d(key: str, *, body: str, head: str) -> str:
     key = re.sub(r"\.conv(\d)\.conv\.", r".conv\1.", key)
     key = re.sub(r"\.conv(\d)\.bn\.", r".bn\1.", key)
     key = re.sub(r"\.downsample\.conv\.", ".downsample.0.", key)
-    return re.sub(r"\.downsample\.bn\.", ".downsample.1.", key)
+    key = re.sub(r"\.downsample\.bn\.", ".downsample.1.", key)
+    for theirs, ours in MMACTION_TIN_LAYERS.items():
+        key = key.replace(theirs, ours)
+    return key
 
 
 def _mmaction_backbones(given: Shapes) -> Iterable[Names]:
