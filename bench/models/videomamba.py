@@ -17,6 +17,9 @@ from bench.models.vit_blocks import init_vit, split_axis
 
 STATES = 16
 CONV_TOKENS = 4
+PIECE = 8
+"""Steps of the scan in one loop: fewer make more levels, more make longer loops; 8 needs fewest operators."""
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -78,27 +81,28 @@ def selective_scan(x_BND: Tensor, step_BND: Tensor, decay_BDS: Tensor, into_BNS:
 def linear_recurrence(factors: Tensor, terms: Tensor) -> Tensor:
     """Return h of h_n = factors_n * h_(n-1) + terms_n along axis 1, with h_0 = 0 before the first.
 
-    Runs over pieces of about the root of the length at once, then joins the pieces: two short loops, not a long one.
-    Factors lie in 0..1, so that their products over a piece cannot overflow.
+    Runs over all pieces of PIECE steps at once, then over the last states of the pieces in the same way: a few short
+    loops, not a long one. Factors lie in 0..1, so that their products over a piece cannot overflow.
     """
     length = factors.shape[1]
-    piece = max(1, math.isqrt(length))
-    missing = -length % piece
-    factors = split_axis(F.pad(factors, (0, 0, 0, 0, 0, missing)), 1, -1, piece)
-    terms = split_axis(F.pad(terms, (0, 0, 0, 0, 0, missing)), 1, -1, piece)
-    # Within each piece: states from zero, and what remains of the state that enters the piece. `unbind` instead of an
-    # index for each token: a gradient of an index is as large as all tokens.
-    (first, *later), (first_term, *later_terms) = factors.unbind(2), terms.unbind(2)
-    states, remains = [first_term], [first]
+    pieces = max(1, math.ceil(length / PIECE))
+    missing = pieces * PIECE - length
+    if pieces > 1 and missing:
+        factors, terms = (F.pad(x, (0, 0, 0, 0, 0, missing)) for x in (factors, terms))
+    # `unbind` instead of an index for each token: a gradient of an index is as large as all tokens.
+    (first, *later), (first_term, *later_terms) = (split_axis(x, 1, pieces, -1).unbind(2) for x in (factors, terms))
+    states = [first_term]  # of each piece, from a state of zero
     for factor, term in zip(later, later_terms, strict=True):
         states.append(factor * states[-1] + term)
+    local = torch.stack(states, dim=2)
+    if pieces == 1:
+        return local.flatten(1, 2)
+    remains = [first]  # what is left of the state that enters each piece
+    for factor in later:
         remains.append(factor * remains[-1])
-    local, left = torch.stack(states, dim=2), torch.stack(remains, dim=2)
-    last_local, last_left = local[:, :, -1].unbind(1), left[:, :, -1].unbind(1)
-    entering = [torch.zeros_like(last_local[0])]
-    for state, remaining in zip(last_local[:-1], last_left[:-1], strict=True):
-        entering.append(state + remaining * entering[-1])
-    joined = local + left * torch.stack(entering, dim=1)[:, :, None]
+    last = linear_recurrence(remains[-1], states[-1])
+    entering = F.pad(last[:, :-1], (0, 0, 0, 0, 1, 0))
+    joined = local + torch.stack(remains, dim=2) * entering[:, :, None]
     return joined.flatten(1, 2)[:, :length]
 
 

@@ -15,6 +15,12 @@ DATASETS = {
     "sthv2": "somethingsomething",
     "momentsintimev1": "moments",
 }
+PROMPTS = {"microsoft/VideoX X-CLIP/README.md": ("{}",)}
+"""Texts into which class names are put in zero-shot results, by source, as read in its code.
+
+X-CLIP/utils/tools.py:110 @1744b2159c3d: the class name alone.
+"""
+
 _DATASET = re.compile(r"(?P<name>[^(]*?)\s*(?:split (?P<fold>\d)|\((?P<part>[^)]*)\))?")
 _CLIP = re.compile(r"(?:dense-)?(?P<frames>\d+)x(?P<stride>\d+)(?:x(?P<snippets>\d+))?(?: \(dense\))?")
 _FRAMES = re.compile(r"(?P<frames>\d+) frames(?: @ (?P<fps>[\d.]+) fps)?")
@@ -28,7 +34,8 @@ class PublishedProtocol:
 
     `dataset` is our name of the data set. `part` is `val` or `test`, `fold` the number of an official split,
     `is_mean` an average over all three of them. `crop` is in pixels. `views` is temporal x spatial where it is that;
-    `views_said` is what the row has there. `adaptation` and `sampling` are those of the row, empty if not known.
+    `views_said` is what the row has there. `adaptation` and `sampling` are those of the row, empty if not known. `prompts` are
+    the texts of a zero-shot result, empty if not known.
     """
 
     dataset: str | None
@@ -43,6 +50,7 @@ class PublishedProtocol:
     views_said: str = ""
     adaptation: str = ""
     sampling: str = ""
+    prompts: tuple[str, ...] = ()
 
     @property
     def is_dense(self) -> bool:
@@ -71,6 +79,7 @@ def published_protocol(found: ZooRow) -> PublishedProtocol:
         views_said=row.views,
         adaptation=row.adaptation,
         sampling=row.sampling,
+        prompts=PROMPTS.get(row.source, ()) if row.adaptation == "zero-shot" else (),
     )
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 from bench.core.schema import Json, Point, Pretraining, SlidingWindows, is_weights_argument, views_from_text
-from bench.reference.published import PublishedRow, ZooRow, published_for
+from bench.reference.published import PublishedRow, ZooRow, published_for, zoo_names
 from bench.reference.published_protocol import PublishedProtocol, published_protocol
 from bench.reporting.case_results import CaseResult, MetricSummary, summarise_values
 
@@ -23,6 +23,8 @@ FOLDS = (1, 2, 3)
 ENOUGH_VIEWS = 5  # this many temporal views count as clips over the whole video
 MOST_MISSING = 0.05  # with a larger share of missing test videos, the accuracy is of another test set
 NO_PRETRAINING = ("", "None")
+ZERO_SHOT = "zero-shot"
+HUB = "hf:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class EvaluatedModel:
     """One model with one training: its evaluated cases over splits and seeds.
 
     `zoo` is the name of the model in the zoo, None if it is in none. `metric` is the key of its top-1 accuracy. `head`
-    is the kind of head if it was trained on frozen features, else empty.
+    is the kind of head if it was trained on frozen features, `zero-shot` if classes were scored by texts, else empty.
     """
 
     zoo: str | None
@@ -65,6 +67,14 @@ class EvaluatedModel:
             details = [each for each in of_heads if isinstance(each, dict)]
         noted = [each.get("protocol") for each in details]
         return [protocol for protocol in noted if isinstance(protocol, dict)]
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The texts into which class names were put for a zero-shot result; empty for others."""
+        details = [run.details.get("frozen") for case in self.cases for run in case.runs]
+        heads = [head for each in details if isinstance(each, dict) for head in _list(each.get("heads"))]
+        found = [_list(head.get("prompts")) for head in heads if isinstance(head, dict) and head.get("prompts")]
+        return tuple(str(prompt) for prompt in found[0]) if self.head == ZERO_SHOT and found else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +136,7 @@ def evaluated_models(cases: Sequence[CaseResult]) -> list[EvaluatedModel]:
 
 
 def evaluated_heads(cases: Sequence[CaseResult]) -> list[EvaluatedModel]:
-    """The heads on frozen features, trained with all videos of the training set, by backbone and kind of head."""
+    """The heads on frozen features, by backbone and kind of head: those trained with all videos, and zero-shot ones."""
     return [
         EvaluatedModel(
             zoo=(zoo_name(point) or "").removesuffix("_encoder") or None,
@@ -134,23 +144,30 @@ def evaluated_heads(cases: Sequence[CaseResult]) -> list[EvaluatedModel]:
             initial_weights=initial_weights(point),
             cases=(case,),
             metric=key,
-            head=labels["head"],
+            head=ZERO_SHOT if labels["head"] == "zero_shot" else labels["head"],
         )
         for case in cases
         if (point := case.case.point).dataset is not None
         for key, recorded in case.metrics.items()
-        if (labels := recorded[0].metric.labels).get("shots") == "all"
-        and "head" in labels
-        and recorded[0].metric.name == "frozen.top1"
+        if recorded[0].metric.name == "frozen.top1"
+        and "head" in (labels := recorded[0].metric.labels)
+        and (labels.get("shots") == "all" or labels["head"] == "zero_shot")
     ]
 
 
 def zoo_name(point: Point) -> str | None:
-    """The name of this model in the zoo: `resnet3d_50` for resnet3d of depth 50; None if other arguments are set."""
+    """The name of this model in the zoo: `resnet3d_50` for resnet3d of depth 50; None if other arguments are set.
+
+    A folder that has the name of a model on the Hugging Face hub is taken for that model.
+    """
     args = {k: v for k, v in point.args.items() if k != "num_classes" and not is_weights_argument(k)}
     depth = args.pop("depth", None)
     if args:
         return None
+    if point.model.startswith(HUB):
+        folder = point.model.removeprefix(HUB).rstrip("/").rpartition("/")[2]
+        known = (name for name in zoo_names() if name.startswith(HUB) and name.endswith(f"/{folder}"))
+        return next(known, point.model)
     return point.model if depth is None else f"{point.model}_{depth}"
 
 
@@ -247,6 +264,7 @@ def _protocol_differences(
     if not ours.head:  # a frozen backbone is always pretrained
         decisive += _pretraining_differences(found.row.pretrain, ours)
     decisive += [*_adaptation_difference(printed, ours), *_sampling_difference(printed, ours)]
+    decisive += _prompts_difference(printed, ours)
     minor: list[str] = []
     views = _views_difference(printed, ours.point.views or "1x1")
     (minor if _is_nearly_dense(printed, ours.point) else decisive).extend(views)
@@ -293,6 +311,13 @@ def _adaptation_difference(printed: PublishedProtocol, ours: EvaluatedModel) -> 
             yield f"{printed.adaptation or 'adaptation not stated'} v {ours.head} head on frozen features"
     elif printed.adaptation not in ("", "fine-tuned", "scratch"):
         yield f"{printed.adaptation} v the whole model trained"
+
+
+def _prompts_difference(printed: PublishedProtocol, ours: EvaluatedModel) -> Iterator[str]:
+    """The texts of the classes decide a zero-shot result as much as the model does."""
+    if ours.head == ZERO_SHOT and printed.prompts != ours.prompts:
+        there, here = (", ".join(map(repr, prompts)) or "not stated" for prompts in (printed.prompts, ours.prompts))
+        yield f"prompts {there} v {here}"
 
 
 def _sampling_difference(printed: PublishedProtocol, ours: EvaluatedModel) -> Iterator[str]:
@@ -343,6 +368,10 @@ def _plain(name: str) -> str:
 
 def _percent(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
 
 
 def _number(value: Json) -> float:

@@ -143,7 +143,7 @@ def test_costs_that_were_measured_for_the_table_are_not_called_published() -> No
 def test_every_row_of_the_zoo_is_about_a_model_of_ours_and_about_something_printed() -> None:
     for name in zoo_names():
         assert published_for(name), name
-        assert name.startswith("torchvision:") or name in MODELS, name
+        assert name.startswith(("torchvision:", "hf:")) or name in MODELS, name
 
 
 def test_an_unpublished_model_has_no_rows() -> None:

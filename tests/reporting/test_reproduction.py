@@ -267,3 +267,38 @@ def test_a_head_on_frozen_features_is_compared_with_the_published_head_of_its_ki
     found = of_source(entries(record), "facebookresearch/vjepa2")
     assert [entry.outcome for entry in found] == outcomes
     assert all(entry.published == 73.7 and entry.differences == () for entry in found)
+
+
+
+
+
+@pytest.mark.parametrize("model", ["hf:microsoft/xclip-base-patch16-zero-shot", "hf:models/xclip-base-patch16-zero-shot/"])
+@pytest.mark.parametrize(
+    ("prompts", "told"), [(["{}"], None), (["a video of {}", "{}"], "prompts '{}' v 'a video of {}', '{}'")]
+)
+def test_a_zero_shot_accuracy_stands_beside_the_published_one_of_that_model(
+    make: SimpleNamespace, model: str, prompts: list[str], told: str | None
+) -> None:
+    labels = {"head": "zero_shot", "shots": "0"}
+    metric = make.metric("frozen.top1", 65.0, "%", interval=(64.6, 65.4), labels=labels)  # published: 65.2
+    heads = [{**labels, "adaptation": "zero-shot", "prompts": prompts}]
+    details = {"frozen": {**protocol(sampling="sections"), "heads": heads}}
+    axes = {"clip": "32x8x224", "views": "1x1", "dataset": "kinetics600", "split": "val", "seed": None, "recipe": None}
+    [entry] = entries(make.record(model, metric, **axes, details=details))
+    assert (entry.row.adaptation, entry.published, entry.value) == ("zero-shot", 65.2, 65.0)
+    # The source does not say how many views it took, which the ledger names, and any other text.
+    assert entry.outcome == "not comparable"
+    assert entry.differences == (*([told] if told else []), "views: not stated v 1x1")
+
+
+def test_other_heads_and_other_models_have_no_published_zero_shot_accuracy(make: SimpleNamespace) -> None:
+    axes = {"clip": "32x8x224", "dataset": "kinetics600", "split": "val", "seed": None, "recipe": None}
+
+    def found(model: str, head: str, shots: str) -> list[LedgerEntry]:
+        metric = make.metric("frozen.top1", 65.0, "%", interval=(64.6, 65.4), labels={"head": head, "shots": shots})
+        return entries(make.record(model, metric, **axes, details={"frozen": protocol()}))
+
+    published = "hf:microsoft/xclip-base-patch16-zero-shot"
+    assert len(found(published, "zero_shot", "0")) == 1
+    assert found(published, "linear", "all") == []
+    assert found("hf:microsoft/xclip-base-patch32", "zero_shot", "0") == []

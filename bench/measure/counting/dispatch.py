@@ -95,6 +95,7 @@ def _without_data(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     return tree_map_only(Tensor, moved, args), tree_map_only(Tensor, moved, kwargs)
 
 
+@functools.cache
 def name_of(operator: Any) -> str:
     """Return `namespace::name` of an operator, or the name of a higher-order operator."""
     schema = getattr(operator, "_schema", None)
@@ -113,6 +114,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(item)
 
 
+@functools.cache
 def is_view(func: Any) -> bool:
     """Return whether an operator returns a view of its input, by its schema."""
     returns = getattr(getattr(func, "_schema", None), "returns", ())

@@ -8,7 +8,7 @@ from bench.core.registry import register_section
 from bench.core.units import DASH, MINUS, plural
 from bench.reporting.metric_text import listed, value_text
 from bench.reporting.rendering import render
-from bench.reporting.reproduction import EvaluatedModel, LedgerEntry, Outcome, ledger
+from bench.reporting.reproduction import ZERO_SHOT, EvaluatedModel, LedgerEntry, Outcome, ledger
 from bench.reporting.results import Results
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
 
@@ -77,10 +77,13 @@ def _training_text(ours: EvaluatedModel | None) -> str:
     if ours is None:
         return ""
     point = ours.point
+    views = f"{point.views or '1x1'} views"
+    if ours.head == ZERO_SHOT:
+        return f"zero-shot, prompts {', '.join(map(repr, ours.prompts)) or 'not recorded'}, {views}"
     weights = f"from {ours.initial_weights}" if ours.initial_weights else "from scratch"
     how = f"{value_text(point.recipe)}, {weights}" if point.recipe else f"weights {ours.initial_weights}"
     how = f"{ours.head} head on frozen features, {how}" if ours.head else how
-    return f"{how}, {point.views or '1x1'} views"
+    return f"{how}, {views}"
 
 
 def _ours(entry: LedgerEntry) -> TableCell:
