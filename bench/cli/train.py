@@ -216,22 +216,20 @@ def features(
     preprocess: Preprocess = None,
     arg: ModelArguments = None,
 ) -> None:
-    """Write the feature vectors of a data set, for transfer learning."""
-    from bench.train.inference import features_of_dataset
+    """Write the feature vectors of a data set, for transfer learning; after a kill, the same command goes on."""
+    from bench.train.feature_table import features_of_dataset
 
     check_writable(out)
-    result = features_of_dataset(
+    found = features_of_dataset(
         model, dataset, split=split, out=out, weights=weights, entry=entry, clip=clip, root=root,
         views=views,
         given=given_protocol_of_flags(preprocess, labels=None), arguments=model_arguments(arg),
         options=dataset_options(option),
     )  # fmt: skip
-    found = result.features
-    assert found is not None
     for unread in found.unread:
         print_text(f"not read: {unread.id}: {unread.reason}")
-    print_text(f"{len(found.videos)} vectors of {found.vectors.shape[1]}: {out}")
-    print_note(f"input: {result.protocol}")
+    print_text(f"{found.rows} vectors of {found.width}: {out}")
+    print_note(f"input: {found.protocol}")
     raise typer.Exit(3 if found.unread else 0)
 
 

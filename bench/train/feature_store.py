@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.core.errors import InputError, TrainingError
-from bench.core.schema import Clip, Json, digest, views_per_video
+from bench.core.schema import Clip, Json, digest, views_per_video, views_text
 from bench.core.units import format_value
 from bench.data.clip_batches import Batch, UnreadVideo
 from bench.data.collection import VideoSet
@@ -66,7 +66,7 @@ class FeatureCost:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFeatures:
-    """The features of a video set in `folder`; row i is video `videos[i]`, with its first label.
+    """The features of a video set in `folder`; row i is video `videos[i]`, with its first label, or -1 without one.
 
     `unread` videos have no row. The arrays are memory-mapped: reading rows reads these rows only.
     """
@@ -124,6 +124,7 @@ def take_features(
     pooling: Pooling = "head",
     with_tokens: bool = False,
     dtype: str = "float32",
+    per_view: bool = True,
     joules: Callable[[], float | None] | None = None,
     report: ProgressReport = silent,
 ) -> StoredFeatures:
@@ -131,11 +132,12 @@ def take_features(
 
     Stored shards are read: a second call takes nothing, and a call after a kill goes on at the first missing shard.
     `about` identifies the model and its weights; data set, views, input protocol, layers and type are added here.
+    Without `per_view`, the mean over the views of each video is kept, which may then differ in number and size.
     `joules` reads the energy counter of the device. Raises InputError if videos have different numbers of views, or if
     the disk is too small; TrainingError if no video can be read.
     """
-    views = views_per_video(settings.views)
-    if views is None or settings.views[1] == "full":
+    has_equal_views = views_per_video(settings.views) is not None and settings.views[1] != "full"
+    if per_view and not has_equal_views:
         raise InputError(
             "frozen features need equally many views of equal size of every video; "
             "give views such as 1x1 or 8x3 (temporal x spatial)"
@@ -144,18 +146,19 @@ def take_features(
         **about,
         "protocol": settings.protocol_of(model).as_detail(),
         "clip": str(settings.clip),
-        "views": list(settings.views),
+        "views": list(settings.views) if has_equal_views else views_text(settings.views),
         "dataset": [videos.name, videos.split, videos.hash, videos.flow_hash, videos.backend],
         "layers": layers,
         "pooling": pooling,
         "tokens": with_tokens,
         "dtype": dtype,
         "device": torch.device(settings.device).type,
+        **({} if per_view else {"per_view": False}),
     }
     folder = folder / f"features_{digest(identity)}"
     with locked(folder):
         reader = _Reader(model, clip=settings.clip, layers=layers, pooling=pooling, with_tokens=with_tokens)
-        taker = _Taker(reader, videos, settings, folder=folder, dtype=dtype)
+        taker = _Taker(reader, videos, settings, folder=folder, dtype=dtype, per_view=per_view)
         taker.prepare(identity)
         resumed = taker.take_missing(joules=joules, report=report)
         return taker.stored(resumed=resumed)
@@ -187,11 +190,18 @@ class _Taker:
     """Takes the features of one video set, shard by shard."""
 
     def __init__(
-        self, reader: _Reader, videos: VideoSet, settings: InferenceSettings, *, folder: Path, dtype: str
+        self,
+        reader: _Reader,
+        videos: VideoSet,
+        settings: InferenceSettings,
+        *,
+        folder: Path,
+        dtype: str,
+        per_view: bool,
     ) -> None:
         self.reader, self.videos, self.settings = reader, videos, settings
-        self.model, self.folder, self.dtype = reader.model, folder, dtype
-        self.views = views_per_video(settings.views) or 1
+        self.model, self.folder, self.dtype, self.per_view = reader.model, folder, dtype, per_view
+        self.views = (views_per_video(settings.views) or 1) if per_view else 1
         self.per_shard = 0
 
     def prepare(self, identity: Mapping[str, Json]) -> None:
@@ -223,7 +233,7 @@ class _Taker:
         clock = ProgressClock(fraction=1 - len(todo) / len(self.videos))
         rest = replace(self.videos, videos=tuple(self.videos.videos[position] for position in todo))
         unread: list[UnreadVideo] = []
-        rows: dict[int, tuple[NDArray[Any], ...]] = {}
+        rows: dict[int, tuple[int, tuple[NDArray[Any], ...]]] = {}  # clips and arrays of each video
         before_s, before_j = clock.seconds, joules() if joules else None
         protocol = self.settings.protocol_of(self.model)
         waiting = list(missing)
@@ -242,7 +252,7 @@ class _Taker:
                 finish(todo[int(batch.videos[0])])
                 found = self._read(batch)
                 rows |= {
-                    todo[position]: tuple(each[row] for each in found)
+                    todo[position]: (batch.views, tuple(each[row] for each in found))
                     for row, position in enumerate(batch.videos.tolist())
                 }
                 if clock.count(len(batch.clips[0])):
@@ -259,16 +269,18 @@ class _Taker:
         if not positions:
             raise TrainingError(f"none of the {len(self.videos)} videos can be read; the first: {unread[0].reason}")
         known = [note["joules"] for note in notes]
+        # Shards written before this count was kept have equally many views of every video.
+        clips = sum(note.get("clips", len(note["positions"]) * self.views) for note in notes)
         chosen = [self.videos.videos[position] for position in positions]
         return StoredFeatures(
             folder=self.folder,
             sizes=self.sizes,
             videos=tuple(video.id for video in chosen),
-            labels=np.array([video.labels[0] for video in chosen], dtype=np.int64),
+            labels=np.array([(*video.labels, -1)[0] for video in chosen], dtype=np.int64),
             unread=unread,
             cost=FeatureCost(
                 seconds=sum(note["seconds"] for note in notes),
-                clips=len(positions) * self.views,
+                clips=clips,
                 joules=None if any(each is None for each in known) else sum(known),
                 device=str(self.settings.device),
             ),
@@ -285,19 +297,24 @@ class _Taker:
         return FeatureSizes(views=self.views, width=vectors.shape[1], tokens=count, token_width=width, dtype=self.dtype)
 
     def _read(self, batch: Batch) -> tuple[NDArray[Any], ...]:
-        """Vectors `(videos, views, width)` and tokens of a batch, at most `settings.batch` clips in one pass."""
+        """Vectors `(videos, views, width)` and tokens of a batch, at most `settings.batch` clips in one pass.
+
+        Means over the views, unless they are kept one by one, are `(videos, 1, width)`.
+        """
         device, at_once = self.settings.device, self.settings.batch
         pieces = zip(*(torch.split(clip.to(device), at_once) for clip in batch.clips), strict=True)
         found = [self.reader(piece) for piece in pieces]
         parts = [[vectors for vectors, _ in found], [tokens for _, tokens in found if tokens is not None]]
-        joined = [torch.cat(part).float().cpu().numpy().astype(self.dtype) for part in parts if part]
-        for each in joined:
+        joined = [torch.cat(part).float().cpu().unflatten(0, (len(batch.videos), -1)) for part in parts if part]
+        kept = [each if self.per_view else each.mean(1, keepdim=True) for each in joined]
+        arrays = tuple(each.numpy().astype(self.dtype) for each in kept)
+        for each in arrays:
             if not np.isfinite(each).all():
                 raise TrainingError(
                     f"the features of {type(self.model).__name__} are not finite"
                     + ("; take them with `storage: fp32`" if self.dtype == "float16" else "")
                 )
-        return tuple(each.reshape(len(batch.videos), batch.views, *each.shape[1:]) for each in joined)
+        return arrays
 
     @property
     def _shards(self) -> int:
@@ -316,7 +333,7 @@ class _Taker:
     def _write(
         self,
         shard: int,
-        rows: dict[int, tuple[NDArray[Any], ...]],
+        rows: dict[int, tuple[int, tuple[NDArray[Any], ...]]],
         unread: Sequence[UnreadVideo],
         *,
         todo: Sequence[int],
@@ -328,11 +345,17 @@ class _Taker:
         found = [rows.pop(position) for position in positions]
         kinds = ("vectors", "tokens") if self.sizes.tokens else ("vectors",)
         for place, kind in enumerate(kinds):
-            array = np.stack([each[place] for each in found]) if found else self._empty(kind)
+            array = np.stack([arrays[place] for _, arrays in found]) if found else self._empty(kind)
             with written_whole(self.folder / f"{shard:05d}.{kind}.npy") as part, part.open("wb") as file:
                 np.save(file, array)
         failed = [replace(video, position=todo[video.position]) for video in unread if todo[video.position] in own]
-        note = {"positions": positions, "unread": [asdict(v) for v in failed], "seconds": seconds, "joules": joules}
+        note = {
+            "positions": positions,
+            "clips": sum(clips for clips, _ in found),
+            "unread": [asdict(v) for v in failed],
+            "seconds": seconds,
+            "joules": joules,
+        }
         write_text(self.folder / f"{shard:05d}.json", json.dumps(note))
 
     def _empty(self, kind: str) -> NDArray[Any]:

@@ -1,7 +1,5 @@
-"""What a model makes of given videos: the most likely classes of each, or the feature vector before the classifier."""
+"""What a model makes of given videos: the most likely classes of each."""
 
-import json
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -17,12 +15,10 @@ from bench.core.errors import InputError, TrainingError
 from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Clip, Views, clip_from_text, views_from_text, views_per_video
 from bench.data.clip_batches import Batch, UnreadVideo, view_batches
-from bench.data.collection import AnnotationWarning, Video, VideoSet, open_dataset
+from bench.data.collection import Video, VideoSet
 from bench.models.base import inputs_of
 from bench.models.factory import create_model, find_model
-from bench.models.feature_readers import FeatureReader
 from bench.models.weights.load_report import require_trained
-from bench.train.checkpointing import written_whole
 from bench.train.evaluating import (
     batch_outputs,
     in_evaluation_mode,
@@ -57,16 +53,6 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features:
-    """Feature vectors `(videos, width)`, means over the views, with the videos' ids and first labels (-1 for none)."""
-
-    videos: tuple[str, ...]
-    labels: NDArray[np.int64]
-    vectors: NDArray[np.float32]
-    unread: tuple[UnreadVideo, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class InferenceSettings:
     """How videos are given to a model: clip, (temporal, spatial) views, input protocol, clips in one pass, device."""
 
@@ -85,12 +71,11 @@ class InferenceSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceResult:
-    """What was made of the videos, and the input protocol that was used."""
+    """The predictions of the videos, and the input protocol that was used."""
 
     protocol: InputProtocol
     clip: Clip
     predictions: list[Prediction] = field(default_factory=list)
-    features: Features | None = None
 
 
 def predict_videos(
@@ -121,33 +106,6 @@ def predict_videos(
     return InferenceResult(protocol=protocol, clip=settings.clip, predictions=predictions)
 
 
-def features_of_dataset(
-    model: str,
-    dataset: str,
-    *,
-    split: str,
-    out: Path,
-    weights: str | PathLike[str],
-    entry: str | None = None,
-    clip: str | None = None,
-    root: Path | None = None,
-    views: str = "1x1",
-    given: InputProtocol | None = None,
-    arguments: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> InferenceResult:
-    """Feature vectors of every video of a split, written to the Parquet file `out`; `options` are the data set's."""
-    videos = open_dataset(dataset, root=root, split=split, **(options or {}))
-    if videos.missing_warning:
-        warnings.warn(videos.missing_warning, AnnotationWarning, stacklevel=2)
-    built, settings = prepared(
-        model, weights=weights, entry=entry, clip=clip, views=views, given=given, arguments=arguments or {}
-    )
-    found = features(built, videos, settings)
-    write_features(out, found, classes=videos.classes)
-    return InferenceResult(protocol=settings.protocol_of(built), clip=settings.clip, features=found)
-
-
 def predict(
     model: nn.Module, paths: Sequence[str | Path], settings: InferenceSettings, *, k: int = 5
 ) -> list[Prediction]:
@@ -168,42 +126,6 @@ def predict(
     for video in unread:
         found[video.position] = Prediction(video=str(paths[video.position]), error=video.reason)
     return [found[position] for position in range(len(paths))]
-
-
-def features(model: nn.Module, videos: VideoSet, settings: InferenceSettings) -> Features:
-    """What the classifier of `model` reads of each video, averaged over its views; videos need no labels.
-
-    Raises TrainingError if no video can be read, InputError if the model has no classifier.
-    """
-    unread: list[UnreadVideo] = []
-    rows: dict[int, NDArray[np.float32]] = {}
-    reader = FeatureReader(model)
-    with in_evaluation_mode(model), torch.inference_mode():
-        for batch in batches_of(model, videos, settings, settings.protocol_of(model), unread=unread):
-            vectors = batch_outputs(reader, batch.clips, device=settings.device, at_once=settings.batch).cpu()
-            means = (each.mean(0).numpy() for each in _by_video(vectors, batch))
-            rows |= zip(batch.videos.tolist(), means, strict=True)
-    if not rows:
-        raise TrainingError(f"none of the {len(videos)} videos can be read; the first: {unread[0].reason}")
-    order = sorted(rows)
-    return Features(
-        videos=tuple(videos.videos[position].id for position in order),
-        labels=np.array([(*videos.videos[position].labels, -1)[0] for position in order], dtype=np.int64),
-        vectors=np.stack([rows[position] for position in order]),
-        unread=tuple(unread),
-    )
-
-
-def write_features(path: Path, found: Features, *, classes: Sequence[str] = ()) -> Path:
-    """Write one row per video (id, label, vector) to a Parquet file, atomically."""
-    import pyarrow as pa  # late: only this function needs it
-    import pyarrow.parquet as pq
-
-    columns = {"video": list(found.videos), "label": found.labels, "vector": list(found.vectors)}
-    table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(list(classes))})
-    with written_whole(path) as part:
-        pq.write_table(table, part, compression="zstd")
-    return path
 
 
 def prepared(

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from bench.core.errors import InputError, TrainingError
-from bench.core.schema import Clip
+from bench.core.schema import Clip, views_from_text
 from bench.train import feature_store
-from bench.train.evaluating import state_hash
+from bench.train.evaluating import evaluate, state_hash
 from bench.train.feature_store import take_features
-from bench.train.inference import InferenceSettings, features
+from bench.train.inference import InferenceSettings
 
 
 @pytest.fixture
@@ -29,18 +29,45 @@ def take(model, videos, settings, folder, **more):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_stored_vectors_are_those_of_the_features_command(tiny_net, val_videos, two_views, tmp_path):
-    model = tiny_net()
+def test_the_head_gives_the_scores_of_an_evaluation_for_stored_vectors(tiny_net, val_videos, two_views, tmp_path):
+    model = tiny_net().eval()
     stored = take(model, val_videos, two_views, tmp_path)
-    expected = features(model, val_videos, two_views)
-    assert stored.videos == expected.videos
-    assert stored.labels.tolist() == expected.labels.tolist()
+    assert stored.videos == tuple(video.id for video in val_videos.videos)
+    assert stored.labels.tolist() == [video.labels[0] for video in val_videos.videos]
     assert [count for _, count in stored.shards] == [5, 5, 2]
     found = stored.vectors(range(12))
-    assert found.shape == (12, 2, expected.vectors.shape[1])
-    np.testing.assert_allclose(found.mean(1), expected.vectors, rtol=1e-5, atol=1e-6)
+    assert found.shape == (12, 2, model.fc.in_features)
+    with torch.no_grad():
+        scores = model.fc(torch.from_numpy(found)).softmax(2).mean(1).numpy()
+    expected = evaluate(model, val_videos, clip=two_views.clip, views=two_views.views).scores
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
     order = np.array([11, 0, 7, 7, 4])
     np.testing.assert_array_equal(stored.vectors(order), found[order])
+
+
+def test_means_over_the_views_are_those_of_the_vectors_of_single_views(tiny_net, val_videos, two_views, tmp_path):
+    model = tiny_net()
+    one_by_one = take(model, val_videos, two_views, tmp_path)
+    means = take(model, val_videos, two_views, tmp_path, per_view=False)
+    assert (means.sizes.views, means.cost.clips, one_by_one.cost.clips) == (1, 24, 24)
+    expected = one_by_one.vectors(range(12)).mean(1, keepdims=True)
+    np.testing.assert_allclose(means.vectors(range(12)), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("views", "clips"), [("sliding:4", None), ("2xfull", 24)])
+def test_means_are_kept_of_views_that_differ_in_number_or_size(
+    tiny_net, val_videos, two_views, tmp_path, views, clips
+):
+    settings = replace(two_views, views=views_from_text(views))
+    found = take(tiny_net(), val_videos, settings, tmp_path, per_view=False)
+    assert found.vectors(range(12)).shape == (12, 1, found.sizes.width)
+    assert found.cost.clips == clips if clips else found.cost.clips > 12
+
+
+def test_a_video_without_a_label_has_the_label_minus_one(tiny_net, val_videos, two_views, tmp_path):
+    first, *rest = val_videos.videos
+    videos = replace(val_videos, videos=(replace(first, labels=()), *rest))
+    assert take(tiny_net(), videos, two_views, tmp_path).labels[0] == -1
 
 
 def test_a_second_call_reads_what_is_there(tiny_net, val_videos, two_views, tmp_path, monkeypatch):
@@ -116,8 +143,6 @@ def test_tokens_are_kept_with_the_pooled_vectors(tiny_net, val_videos, two_views
 
 @pytest.mark.parametrize("views", [(1, "full"), "sliding"])
 def test_views_of_different_sizes_are_refused(tiny_net, val_videos, two_views, tmp_path, views):
-    from bench.core.schema import views_from_text
-
     chosen = views_from_text("sliding:4") if views == "sliding" else views
     with pytest.raises(InputError, match="equally many views of equal size"):
         take(tiny_net(), val_videos, replace(two_views, views=chosen), tmp_path)

@@ -18,7 +18,8 @@ from bench.core.schema import Clip, clip_from_text
 from bench.models.base import head_name_of
 from bench.models.factory import create_model, find_model
 from bench.train.evaluating import evaluate
-from bench.train.inference import InferenceSettings, features
+from bench.train.feature_store import take_features
+from bench.train.inference import InferenceSettings
 from bench.train.preprocessing import checkpoint_protocol
 
 pytestmark = pytest.mark.slow
@@ -134,11 +135,12 @@ ZOOS = {
 }
 
 
-def fit_head(model: nn.Module, videos: Any, settings: InferenceSettings) -> None:
+def fit_head(model: nn.Module, videos: Any, settings: InferenceSettings, folder: Path) -> None:
     """Fit the classifier by least squares on the features that the model gives for these videos."""
-    found = features(model, videos, settings)
-    mean, spread = found.vectors.mean(0), found.vectors.std() + 1e-6
-    scaled = (found.vectors - mean) / spread
+    found = take_features(model, videos, settings, folder=folder, about={})
+    vectors = found.vectors(range(len(found)))[:, 0]
+    mean, spread = vectors.mean(0), vectors.std() + 1e-6
+    scaled = (vectors - mean) / spread
     wanted = np.where(np.arange(2) == found.labels[:, None], 4.0, -4.0)
     gram = scaled @ scaled.T + 1e-3 * np.eye(len(scaled))
     weight = (scaled.T @ np.linalg.solve(gram, wanted)).T / spread
@@ -155,7 +157,7 @@ def test_a_checkpoint_of_the_zoo_is_evaluated_as_it_was_fitted(name: str, val_vi
     given = InputProtocol.of({"channels": "rgb", "scale": 1, **zoo.protocol}, mark="given")
     torch.manual_seed(0)
     model = create_model(zoo.model, num_classes=2, **zoo.arguments).eval()
-    fit_head(model, val_videos, InferenceSettings(clip=clip, protocol=given, batch=4))
+    fit_head(model, val_videos, InferenceSettings(clip=clip, protocol=given, batch=4), tmp_path / "features")
     expected = evaluate(model, val_videos, clip=clip, protocol=given, batch=4)
     assert expected.top(1).value > 0.9
     other = InputProtocol.of({"channels": "rgb", "scale": 1, "mean": 0, "std": 1, "resize": 224}, mark="given")
