@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from bench.measure.counting.model_count import Count
     from bench.measure.counting.operator_log import OperatorRow
+    from bench.measure.counting.peak_memory import MemoryEstimate
     from bench.measure.counting.published_costs import KnownCount
 
 SPEED_S = 2.0
@@ -194,16 +195,16 @@ def _counted(request: Mapping[str, Any], *, weights: str | None, entry: str | No
     import torch
 
     from bench.measure.counting.model_count import count
-    from bench.measure.counting.peak_memory import peak_memory_estimate
     from bench.measure.counting.published_costs import published_costs
 
     model = _built(request, weights=weights, entry=entry)
     shapes = [tuple(shape) for shape in request["shapes"] or _default_shapes(request["model"], model)]
     with torch.device("meta"):
         inputs = tuple(torch.empty(shape) for shape in shapes)
-    forward = count(model, inputs, device="auto" if request["device"] == "meta" else "cpu")
+    is_meta = request["device"] == "meta"
+    forward = count(model, inputs, device="auto" if is_meta else "cpu", with_peak_memory=is_meta)
     step, step_note = _train_step(model, inputs)
-    memory = peak_memory_estimate(model, inputs)
+    memory = _memory(model, inputs, forward, step)
     return Profile(
         model=request["model"],
         inputs=tuple(shapes),
@@ -212,7 +213,7 @@ def _counted(request: Mapping[str, Any], *, weights: str | None, entry: str | No
         buffers=forward.buffers,
         never_called=forward.never_called,
         macs=forward.macs,
-        macs_train_step=step,
+        macs_train_step=None if step is None else step.macs,
         macs_per_video=forward.macs * _views(request["views"]),
         views=request["views"],
         activation_bytes=forward.activation_bytes,
@@ -280,12 +281,23 @@ def _default_shapes(name: str, model: "nn.Module") -> list[tuple[int, ...]]:
     return [spec.shape(clip, batch=1) for spec in inputs_of(model)]
 
 
-def _train_step(model: "nn.Module", inputs: tuple[Any, ...]) -> tuple[int | None, str | None]:
+def _memory(
+    model: "nn.Module", inputs: tuple[Any, ...], forward: "Count", step: "Count | None"
+) -> "MemoryEstimate":
+    """Return the estimate of both passes as they were counted; of passes of its own if one was not, or not on meta."""
+    from bench.measure.counting.peak_memory import MemoryEstimate, peak_memory_estimate
+
+    if forward.peak_memory is None or step is None:
+        return peak_memory_estimate(model, inputs)
+    return MemoryEstimate(inference=forward.peak_memory, training=step.peak_memory, notes=step.peak_notes)
+
+
+def _train_step(model: "nn.Module", inputs: tuple[Any, ...]) -> "tuple[Count | None, str | None]":
     from bench.core.errors import BenchError
     from bench.measure.counting.model_count import count
 
     try:
-        return count(model.train(), inputs, backward=True).macs, None
+        return count(model.train(), inputs, backward=True, with_peak_memory=True), None
     except BenchError as error:
         return None, f"no train step was counted: {error}"
     finally:

@@ -76,9 +76,9 @@ def test_a_killed_command_goes_on_where_it_ended(
     def batches(model: Any, videos: Any, *args: Any, **more: Any) -> Iterator[Any]:
         for batch in read_batches(model, videos, *args, **more):
             seen.extend(videos.videos[position].id for position in batch.videos.tolist())
-            if len(seen) == 8:
-                raise KeyboardInterrupt
             yield batch
+            if len(seen) == 12:
+                raise KeyboardInterrupt
 
     monkeypatch.setattr(feature_store, "batches_of", batches)
     with pytest.raises(KeyboardInterrupt):

@@ -16,6 +16,7 @@ from bench.measure.counting.model_copy import copies_for
 from bench.measure.counting.module_paths import ROOT, ModuleTracker, with_parents
 from bench.measure.counting.operator_log import OperatorLog, OperatorRow
 from bench.measure.counting.parameters import Parameters, parameters_of
+from bench.measure.counting.peak_memory import LiveTensors, PeakMemory
 from bench.measure.counting.run_conditions import gradients_as, on_meta_or_cpu, plain_kernels, quietly, sum_of
 from bench.models.base import with_frames_first
 
@@ -29,7 +30,8 @@ class Count:
 
     `never_called` are names of parameters that no operator read in the forward pass. `device_used` is `meta`, or `cpu`
     with a `fallback_reason`. `rows` are all operators by module; the other values are sums over them. `module_types`
-    has the class name of every module by path. `notes` say what a reader of the count must know.
+    has the class name of every module by path. `notes` say what a reader of the count must know. `peak_memory` is the
+    estimate for this pass if it was requested, and `peak_notes` what a reader of it must know.
     """
 
     rows: tuple[OperatorRow, ...] = field(repr=False)
@@ -40,6 +42,8 @@ class Count:
     fallback_reason: str | None
     module_types: dict[str, str] = field(repr=False)
     notes: tuple[str, ...] = ()
+    peak_memory: PeakMemory | None = None
+    peak_notes: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -132,6 +136,7 @@ def count(
     backward: bool = False,
     device: Device = "auto",
     free_operators: Collection[str] = (),
+    with_peak_memory: bool = False,
 ) -> Count:
     """Count one forward pass of `model` over `inputs`, with `backward` one forward and backward pass.
 
@@ -139,13 +144,22 @@ def count(
     `model` runs in its current mode (train or eval); the model and the random state do not change. `device` is where
     the copy runs: `auto` uses the CPU only if the meta device fails. `backward` computes gradients of the parameters,
     and of inputs that require one. `free_operators` (`namespace::name`) are operators that contain no product, besides
-    those known. Compiled modules are counted as they were before. Raises InputError if the model cannot run on the
+    those known. Compiled modules are counted as they were before. `with_peak_memory` also estimates the peak memory, as
+    `peak_memory_estimate` does, in the same pass. Raises InputError if the model cannot run on the
     inputs, or the formula of an operator fails.
     """
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
 
     def run(device: str, reason: str | None) -> Count:
-        return _counted_on(device, model, arguments, backward=backward, reason=reason, free=free_operators)
+        return _counted_on(
+            device,
+            model,
+            arguments,
+            backward=backward,
+            reason=reason,
+            free=free_operators,
+            with_peak_memory=with_peak_memory,
+        )
 
     try:
         return on_meta_or_cpu(run, model, arguments) if device == "auto" else run(device, None)
@@ -176,17 +190,24 @@ def _counted_on(
     backward: bool,
     reason: str | None,
     free: Collection[str],
+    with_peak_memory: bool = False,
 ) -> Count:
     with quietly(), plain_kernels():
         copied, inputs = copies_for(model, arguments, device)
     modules = ModuleTracker(copied)
-    log = (OperatorLog if device == "meta" else without_compiler(OperatorLog))(modules, device, free=free)
+    live = LiveTensors(device) if with_peak_memory else None
+    if live is not None:
+        live.watch(copied, inputs)
+    log = (OperatorLog if device == "meta" else without_compiler(OperatorLog))(modules, device, free=free, live=live)
     with quietly(), plain_kernels(), modules.followed(), gradients_as(device, wanted=backward):
         with log:
             outputs = copied(*inputs)
         read = set(log.read)
         if backward:
             loss = sum_of(outputs)
+            del outputs
+            if live is not None:
+                live.makes = "temporaries"
             with log:
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     parameters = parameters_of(copied)
@@ -199,6 +220,8 @@ def _counted_on(
         fallback_reason=reason,
         module_types=modules.types,
         notes=tuple(_notes(log, parameters)),
+        peak_memory=None if live is None else PeakMemory(**live.peak),
+        peak_notes=() if live is None or not backward else live.notes,
     )
 
 

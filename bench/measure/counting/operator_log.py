@@ -12,6 +12,7 @@ from bench.measure.counting.dispatch import OperatorObserver, is_view, name_of, 
 from bench.measure.counting.formulas import formula_of, macs_of_call, torch_formula_of
 from bench.measure.counting.free_operators import is_free
 from bench.measure.counting.module_paths import ModuleTracker
+from bench.measure.counting.peak_memory import LiveTensors
 
 _READS_ONLY_WHAT_IT_PICKS = {"aten::embedding", "aten::gather", "aten::index", "aten::index_select", "aten::take"}
 _READS_NOTHING = {"aten::bernoulli_", "aten::fill_", "aten::normal_", "aten::uniform_", "aten::zero_"}
@@ -54,11 +55,14 @@ class OperatorLog(OperatorObserver):  # type: ignore[no-untyped-call]  # torch l
     """Context manager that adds each operator that runs to its rows.
 
     An operator that has no formula and is not known to be free is added to `uncounted`. `read` holds the identities of
-    all tensors that operators received.
+    all tensors that operators received. `live` follows the tensors of the same pass, if it is given.
     """
 
-    def __init__(self, places: ModuleTracker, device: str, *, free: Collection[str] = ()) -> None:
+    def __init__(
+        self, places: ModuleTracker, device: str, *, free: Collection[str] = (), live: LiveTensors | None = None
+    ) -> None:
         super().__init__(device)
+        self._live = live
         self.uncounted: Counter[str] = Counter()
         self.complex_macs = 0
         self._free = frozenset(free)
@@ -100,6 +104,8 @@ class OperatorLog(OperatorObserver):  # type: ignore[no-untyped-call]  # torch l
         traffic = (0, 0, 0) if _moves_nothing(operator, func) else _traffic(operator, taken, given)
         for position, value in enumerate((1, macs, *traffic)):
             sums[position] += value
+        if self._live is not None:
+            self._live.saw(func, args, kwargs, out)
 
     def _macs(self, func: Any, operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
         if operator in self._free:

@@ -17,6 +17,7 @@ from bench.measure.counting.model_copy import copies_for
 from bench.measure.counting.run_conditions import gradients_as, on_meta_or_cpu, plain_kernels, quietly, sum_of
 
 Kind = Literal["weights", "inputs", "activations", "temporaries", "gradients"]
+UNFUSED = "attention in training is estimated as unfused; a fused kernel needs less"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +78,7 @@ def peak_memory_estimate(model: nn.Module, inputs: Any) -> MemoryEstimate:
 
 def _peak(model: nn.Module, arguments: tuple[Any, ...], *, is_training: bool, notes: list[str]) -> PeakMemory:
     live = on_meta_or_cpu(lambda device, _: _live(device, model, arguments, is_training=is_training), model, arguments)
-    if is_training and "aten::_safe_softmax" in live.operators:
-        notes.append("attention in training is estimated as unfused; a fused kernel needs less")
+    notes += live.notes if is_training else ()
     return PeakMemory(**live.peak)
 
 
@@ -86,13 +86,7 @@ def _live(device: str, model: nn.Module, arguments: tuple[Any, ...], *, is_train
     copied, inputs = copies_for(model, arguments, device)
     copied.train(is_training)
     live = LiveTensors(device)
-    for tensor in [*copied.parameters(), *copied.buffers()]:
-        live.add(tensor, "weights")
-    for tensor in tensors_in(inputs):
-        live.add(tensor, "inputs")
-    for parameter in copied.parameters():
-        if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(live.add_gradient)  # type: ignore[no-untyped-call]
+    live.watch(copied, inputs)
     with quietly(), plain_kernels(), gradients_as(device, wanted=is_training):
         with live:
             outputs = copied(*inputs)
@@ -112,14 +106,27 @@ class LiveTensors(OperatorObserver):  # type: ignore[no-untyped-call]  # torch l
         super().__init__(device)
         self.peak: dict[Kind, int] = {}
         self.makes: Kind = "activations"
-        self.operators: set[str] = set()
+        self.notes: tuple[str, ...] = ()
         self._alive: dict[Kind, int] = dict.fromkeys(
             ("weights", "inputs", "activations", "temporaries", "gradients"), 0
         )
+        self._alive_bytes = self._peak_bytes = 0
         self._kinds: dict[int, Kind] = {}
+        self._ends: dict[int, weakref.ref[Any]] = {}
+
+    def watch(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Count weights and inputs from now on, and the gradient of each weight once it is made."""
+        for tensor in [*model.parameters(), *model.buffers()]:
+            self.add(tensor, "weights")
+        for tensor in tensors_in(inputs):
+            self.add(tensor, "inputs")
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self.add_gradient)  # type: ignore[no-untyped-call]
 
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        self.operators.add(name_of(func))
+        if name_of(func) == "aten::_safe_softmax":
+            self.notes = (UNFUSED,)
         for tensor in tensors_in(out):
             self.add(tensor, self.makes)
 
@@ -128,14 +135,18 @@ class LiveTensors(OperatorObserver):  # type: ignore[no-untyped-call]  # torch l
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         known = self._kinds.get(key)
+        if known == kind or (known is not None and kind != "gradients"):
+            return
         if known is None:
-            weakref.finalize(storage, self._release, key, size)
+            # Not `weakref.finalize`, which takes several times as long, for every tensor of a pass.
+            self._ends[key] = weakref.ref(storage, lambda _: self._release(key, size))
+            self._alive_bytes += size
         else:
             self._alive[known] -= size
-        self._kinds[key] = kind if known is None or kind == "gradients" else known
-        self._alive[self._kinds[key]] += size
-        if sum(self._alive.values()) > sum(self.peak.values()):
-            self.peak = dict(self._alive)
+        self._kinds[key] = kind
+        self._alive[kind] += size
+        if self._alive_bytes > self._peak_bytes:
+            self.peak, self._peak_bytes = dict(self._alive), self._alive_bytes
 
     def add_gradient(self, parameter: Tensor) -> None:
         """Count the gradient that `parameter` has just received."""
@@ -143,4 +154,6 @@ class LiveTensors(OperatorObserver):  # type: ignore[no-untyped-call]  # torch l
             self.add(parameter.grad, "gradients")
 
     def _release(self, key: int, size: int) -> None:
+        del self._ends[key]
         self._alive[self._kinds.pop(key)] -= size
+        self._alive_bytes -= size

@@ -94,6 +94,17 @@ def test_peak_memory_is_what_mem_tracker_says(name: str) -> None:
     assert estimate.training_bytes == pytest.approx(snapshot["Total"], abs=1024)
 
 
+@pytest.mark.parametrize("name", ["c3d", "slow_r50_4x16", "cnn_lstm", "videomae_s", "tin_r50"])
+def test_peak_memory_of_a_counted_pass_is_that_of_a_pass_of_its_own(name: str) -> None:
+    model, inputs = at(name, MODELS.get(name).clip)
+    estimate = peak_memory_estimate(model, inputs)
+    forward = count(model.eval(), inputs, with_peak_memory=True)
+    step = count(model.train(), inputs, backward=True, with_peak_memory=True)
+    assert (forward.peak_memory, step.peak_memory) == (estimate.inference, estimate.training)
+    assert step.peak_notes == estimate.notes
+    assert count(model, inputs).peak_memory is None
+
+
 def test_peak_memory_by_hand() -> None:
     model = nn.Sequential(nn.Linear(1000, 1000, bias=False), nn.ReLU(), nn.Linear(1000, 1000, bias=False))
     estimate = peak_memory_estimate(model, torch.randn(10, 1000))
