@@ -25,7 +25,7 @@ from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
 from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
 from bench.models.weights.identification import fits_of
 from bench.models.weights.safe_pickle import read_torch
-from bench.models.weights.translations import MMACTION_C3D_LAYERS, names_for, rows_of
+from bench.models.weights.translations import MMACTION_C3D_LAYERS, MMACTION_TIN_LAYERS, names_for, rows_of
 from bench.train.checkpointing import save_torch, written_whole
 from bench.train.recipe import SGD, Recipe
 from bench.train.schedule import Multistep
@@ -286,13 +286,18 @@ def _to_mmaction2_2d(key: str) -> str:
     key = re.sub(r"\.downsample\.0\.", ".downsample.conv.", key)
     key = re.sub(r"\.downsample\.1\.", ".downsample.bn.", key)
     key = re.sub(r"\.conv(\d)\.(?!conv|bn)", r".conv\1.conv.", key)
-    return re.sub(r"\.bn(\d)\.", r".conv\1.bn.", key)
+    key = re.sub(r"\.bn(\d)\.", r".conv\1.bn.", key)
+    for theirs, ours in MMACTION_TIN_LAYERS.items():
+        key = key.replace(ours, theirs)
+    return key
 
 
 _MMACTION2: Mapping[str, Callable[[str], str]] = {
     "c3d": _to_mmaction2_c3d,
     "slow": _to_mmaction2_slow,
     "tsm": _to_mmaction2_2d,
+    "tanet": _to_mmaction2_2d,
+    "tin": _to_mmaction2_2d,
     "cnn_pool": _to_mmaction2_2d,
 }
 
