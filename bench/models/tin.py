@@ -28,8 +28,13 @@ class Offsets(nn.Module):
 
     def __init__(self, channels: int, *, frames: int) -> None:
         super().__init__()
-        conv = nn.Conv1d(channels, 1, 3, padding=1)
-        self.net = nn.ModuleDict({"conv": conv, "fc": nn.Linear(frames, frames), "lastlayer": nn.Linear(frames, GROUPS)})
+        self.net = nn.ModuleDict(
+            {
+                "conv": nn.Conv1d(channels, 1, 3, padding=1),
+                "fc": nn.Linear(frames, frames),
+                "lastlayer": nn.Linear(frames, GROUPS),
+            }
+        )
         nn.init.constant_(self.get_parameter("net.lastlayer.bias"), HALF_A_FRAME)
 
     def forward(self, means_BCT: Tensor) -> Tensor:
