@@ -281,9 +281,7 @@ def _default_shapes(name: str, model: "nn.Module") -> list[tuple[int, ...]]:
     return [spec.shape(clip, batch=1) for spec in inputs_of(model)]
 
 
-def _memory(
-    model: "nn.Module", inputs: tuple[Any, ...], forward: "Count", step: "Count | None"
-) -> "MemoryEstimate":
+def _memory(model: "nn.Module", inputs: tuple[Any, ...], forward: "Count", step: "Count | None") -> "MemoryEstimate":
     """Return the estimate of both passes as they were counted; of passes of its own if one was not, or not on meta."""
     from bench.measure.counting.peak_memory import MemoryEstimate, peak_memory_estimate
 

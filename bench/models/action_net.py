@@ -4,7 +4,6 @@ arXiv:2103.07372. Written from the paper; names of weights as in the authors' co
 the blocks see channels of neighbouring frames, but the kernels that move them are trained.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -15,15 +15,15 @@ FILLS = (Tensor.normal_, Tensor.uniform_, Tensor.fill_, Tensor.zero_)
 def build_on_meta() -> Iterator[None]:
     """Within this context, models are built on the meta device and their initialisation is skipped.
 
-    Initialising takes most of the time of building a model, and the first random draw on the meta device imports
-    torch's compiler.
+    Initialising takes most of the time of building a model, and the first random draw or `arange` on the meta device
+    imports torch's compiler.
     """
     with torch.device("meta"), _SkipInitialisation():
         yield
 
 
 class _SkipInitialisation(TorchFunctionMode):
-    """Returns meta tensors unchanged from functions that would fill them."""
+    """Returns meta tensors unchanged from functions that would fill them, and ranges of numbers without values."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -33,4 +33,8 @@ class _SkipInitialisation(TorchFunctionMode):
             target = args[0] if args else given["tensor"]
             if target.is_meta:
                 return target
+        if func is torch.arange and given.keys() <= {"dtype"} and 1 <= len(args) <= 2:
+            start, end = (0, *args)[-2:]
+            if type(start) is type(end) is int and end >= start:
+                return torch.empty(end - start, dtype=given.get("dtype") or torch.int64)
         return func(*args, **given)

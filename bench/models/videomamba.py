@@ -40,7 +40,7 @@ class Mixer(nn.Module):
             self.add_module(f"conv1d{end}", nn.Conv1d(inner, inner, CONV_TOKENS, padding=CONV_TOKENS - 1, groups=inner))
             self.add_module(f"x_proj{end}", nn.Linear(inner, self.rank + 2 * STATES, bias=False))
             self.add_module(f"dt_proj{end}", nn.Linear(self.rank, inner))
-            states = torch.arange(1, STATES + 1, dtype=torch.float32).log().repeat(inner, 1)
+            states = torch.arange(1, STATES + 1, dtype=torch.float32).log().expand(inner, -1).clone()
             self.register_parameter("A_log" if not end else "A_b_log", nn.Parameter(states))
             self.register_parameter(f"D{end}", nn.Parameter(torch.ones(inner)))
 
@@ -59,11 +59,13 @@ class Mixer(nn.Module):
         """Return the arguments of `selective_scan` for one direction."""
         tokens = inputs_BDN.shape[2]
         causal = F.silu(self.get_submodule(f"conv1d{end}")(inputs_BDN)[..., :tokens])
-        projected = self.get_submodule(f"x_proj{end}")(causal.transpose(1, 2))
+        # Linear layers copy tokens that are not contiguous; copied here, they are counted without torch's compiler.
+        causal_BND = causal.transpose(1, 2).contiguous()
+        projected = self.get_submodule(f"x_proj{end}")(causal_BND)
         step, into, out_of = projected.split([self.rank, STATES, STATES], dim=2)
-        step_BND = F.softplus(self.get_submodule(f"dt_proj{end}")(step)).float()
+        step_BND = F.softplus(self.get_submodule(f"dt_proj{end}")(step.contiguous())).float()
         decay_BDS = -self.get_parameter(decay).float().exp().expand(len(inputs_BDN), -1, -1)
-        return causal.transpose(1, 2).float(), step_BND, decay_BDS, into.float(), out_of.float()
+        return causal_BND.float(), step_BND, decay_BDS, into.float(), out_of.float()
 
 
 def selective_scan(x_BND: Tensor, step_BND: Tensor, decay_BDS: Tensor, into_BNS: Tensor, out_of_BNS: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ class PublishedProtocol:
 
     `dataset` is our name of the data set. `part` is `val` or `test`, `fold` the number of an official split,
     `is_mean` an average over all three of them. `crop` is in pixels. `views` is temporal x spatial where it is that;
-    `views_said` is what the row has there. `adaptation` and `sampling` are those of the row, empty if not known. `prompts` are
-    the texts of a zero-shot result, empty if not known.
+    `views_said` is what the row has there. `adaptation` and `sampling` are those of the row, and
+    `prompts` the texts of a zero-shot result; empty if not known.
     """
 
     dataset: str | None

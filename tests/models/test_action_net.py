@@ -32,13 +32,11 @@ def test_it_starts_as_the_shift_of_tsm() -> None:
 
 def gated_by_loops(conv: ActionConv, images: Tensor) -> Tensor:
     """One clip, frame by frame: the shift, then x * (1 + gate) for each of the three gates, and their sum."""
-    weight = {name: parameter for name, parameter in conv.named_parameters()}
+    weight = dict(conv.named_parameters())
     kernel = weight["action_shift.weight"][:, 0]
     blank = torch.zeros_like(images[0])
     at = lambda frames, t: frames[t] if 0 <= t < FRAMES else torch.zeros_like(frames[0])  # noqa: E731
-    x = [
-        sum((kernel[:, k, None, None] * at(images, t + k - 1) for k in range(3)), start=blank) for t in range(FRAMES)
-    ]
+    x = [sum((kernel[:, k, None, None] * at(images, t + k - 1) for k in range(3)), start=blank) for t in range(FRAMES)]
     mean = torch.stack([frame.mean(0) for frame in x])
     place = torch.nn.functional.conv3d(mean[None, None], weight["action_p1_conv1.weight"], padding=1)[0, 0].sigmoid()
 

@@ -36,7 +36,7 @@ def test_moves_by_hand(offset: float, expected: list[float]) -> None:
 
 
 def scattered(data_BTCN: Tensor, shifts_BG: Tensor) -> Tensor:
-    """The authors' kernel as nested loops: frame t of a channel goes to frame t + shift of its group, if there is one."""
+    """The authors' kernel as nested loops: frame t of a channel goes to frame t + shift of its group."""
     moved = torch.zeros_like(data_BTCN)
     batch, frames, channels, _ = data_BTCN.shape
     for clip in range(batch):

@@ -269,10 +269,9 @@ def test_a_head_on_frozen_features_is_compared_with_the_published_head_of_its_ki
     assert all(entry.published == 73.7 and entry.differences == () for entry in found)
 
 
-
-
-
-@pytest.mark.parametrize("model", ["hf:microsoft/xclip-base-patch16-zero-shot", "hf:models/xclip-base-patch16-zero-shot/"])
+@pytest.mark.parametrize(
+    "model", ["hf:microsoft/xclip-base-patch16-zero-shot", "hf:models/xclip-base-patch16-zero-shot/"]
+)
 @pytest.mark.parametrize(
     ("prompts", "told"), [(["{}"], None), (["a video of {}", "{}"], "prompts '{}' v 'a video of {}', '{}'")]
 )

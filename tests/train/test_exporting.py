@@ -158,7 +158,9 @@ def test_mmaction2_s_names_are_those_of_its_own_tsm(tmp_path, assets):
     }
 
 
-@pytest.mark.parametrize("name", [pytest.param("c3d", marks=pytest.mark.slow), "slow_r50", "cnn_pool", "tin_r50", "tanet_r50"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("c3d", marks=pytest.mark.slow), "slow_r50", "cnn_pool", "tin_r50", "tanet_r50"]
+)
 def test_what_is_exported_to_mmaction2_comes_back_the_same(tmp_path, name):
     torch.manual_seed(0)
     model = create_model(name, num_classes=3)

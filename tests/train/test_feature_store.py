@@ -55,9 +55,7 @@ def test_means_over_the_views_are_those_of_the_vectors_of_single_views(tiny_net,
 
 
 @pytest.mark.parametrize(("views", "clips"), [("sliding:4", None), ("2xfull", 24)])
-def test_means_are_kept_of_views_that_differ_in_number_or_size(
-    tiny_net, val_videos, two_views, tmp_path, views, clips
-):
+def test_means_are_kept_of_views_that_differ_in_number_or_size(tiny_net, val_videos, two_views, tmp_path, views, clips):
     settings = replace(two_views, views=views_from_text(views))
     found = take(tiny_net(), val_videos, settings, tmp_path, per_view=False)
     assert found.vectors(range(12)).shape == (12, 1, found.sizes.width)

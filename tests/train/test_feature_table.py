@@ -66,9 +66,7 @@ def test_rows_have_ids_labels_classes_and_what_the_head_reads(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["f.parquet", "weights.pt"]
 
 
-def test_a_killed_command_goes_on_where_it_ended(
-    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_command_goes_on_where_it_ended(write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_store, "MOST_IN_SHARD", 5)
     whole = write(out=tmp_path / "whole.parquet")
     read_batches, seen = feature_store.batches_of, []

@@ -355,7 +355,9 @@ def convolution_backward(
     grad_out: Tensor, x: Tensor, weight: Tensor, bias_sizes: Sizes | None, *rest: Any, **given: Any
 ) -> Any:
     """Gradients of input, weight and bias, each if it is needed."""
-    if given or not _are_plain(x, weight) or not _may_meet(grad_out, x):
+    if given or not _are_plain(weight) or not _may_meet(grad_out, x) or not _may_meet(x, weight):
+        return NotImplemented
+    if _may_be_channels_last(x):
         return NotImplemented
     shapes = (x.shape, weight.shape, bias_sizes or weight.shape[:1])
     return tuple(_empty(shape, x) if wanted else None for shape, wanted in zip(shapes, rest[-1], strict=True))
@@ -416,7 +418,13 @@ def average_pool(
     return _pooled(x, kernel, stride, padding, (1,), ceil_mode=ceil_mode)
 
 
-@_gives("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward", "avg_pool3d_backward")
+@_gives("avg_pool3d_backward")
+def average_pool_backward(grad_out: Tensor, x: Tensor, *_: Any, **__: Any) -> Any:
+    """The gradient of the pooled input, contiguous whatever the strides of both."""
+    return _empty(x.shape, x) if _may_meet(grad_out, x) else NotImplemented
+
+
+@_gives("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward")
 def pool_backward(grad_out: Tensor, x: Tensor, *_: Any, **__: Any) -> Any:
     """The gradient of the pooled input."""
     return _empty(x.shape, x) if _are_plain(grad_out, x) else NotImplemented

@@ -292,7 +292,7 @@ def _from_mmaction_slow(key: str) -> str:
 
 
 def _mmaction_2d(given: Shapes) -> Iterable[Names]:
-    """MMAction2's TSM, TANet and TIN as their authors name them, its TSN as `cnn_pool`, a TSM with a pyramid as `tpn`."""
+    """MMAction2's TSM, TANet and TIN as their authors name them; TSN as `cnn_pool`, TSM with a pyramid as `tpn`."""
     if len(given.get("backbone.conv1.conv.weight", ())) != 4:
         return
     marks = (".conv1.conv.net.weight", ".conv1.conv.net2.weight", ".tam.G.0.weight")

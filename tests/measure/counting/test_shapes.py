@@ -81,6 +81,15 @@ def test_convolutions_and_pools(data: st.DataObject) -> None:
     run(lambda x: pool(x, kernel, stride, padding, dilation, ceil_mode=data.draw(st.booleans())), x)
     mean_pool = getattr(F, f"avg_pool{spatial}d")
     run(lambda x: mean_pool(x, kernel, stride, padding, ceil_mode=data.draw(st.booleans())), x)
+    for turned in (x.transpose(-1, -2), x.transpose(0, 1), x.movedim(1, -1).contiguous().movedim(-1, 1)):
+        run(lambda x: mean_pool(x, kernel, stride, padding).transpose(-1, -2) * 2, turned)
+        weight = meta(3 * turned.shape[1], turned.shape[1], *[1] * spatial)
+        run(getattr(F, f"conv{spatial}d"), turned, weight)
+        run(
+            lambda x, w: F.conv1d(x.flatten(2).transpose(1, 2).contiguous().transpose(1, 2), w.flatten(2)),
+            turned,
+            weight,
+        )
 
 
 LAYOUTS: list[Callable[[Tensor], Tensor]] = [
