@@ -16,7 +16,14 @@ from bench.store.tail import RecordTail
 POLL_S = 2.0
 MOST_LOSSES = 2  # attempts whose worker vanished: a case that takes its machine down must not take down every other
 
+RESTARTED = "-restart"  # in the name of a worker whose job was started again, before the number of the restart
+
 PendingRun = tuple[Case, int]
+
+
+def restarted_name(name: str, number: int) -> str:
+    """Return the name of a worker after so many restarts of its job; the worker before them may still run."""
+    return f"{name}{RESTARTED}{number}" if number else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +48,7 @@ class WorkQueue:
 
     Runs that were finished after `marks`, sizes of the records files by name, are not handed out again; the marks are
     those of now by default. Without `waits`, a worker leaves when others hold all that is left, unless one of them has
-    fallen silent.
+    fallen silent, or is this worker before its job was restarted.
     """
 
     def __init__(
@@ -108,4 +115,11 @@ class WorkQueue:
         return (run[0].id, run[1]) in self._finished
 
     def _should_wait(self) -> bool:
-        return self._waits or any(state.silent_s > EXPIRES_S / 3 for state in self._leases.states())
+        return self._waits or any(
+            state.silent_s > EXPIRES_S / 3 or self._is_former(state.facts.worker) for state in self._leases.states()
+        )
+
+    def _is_former(self, worker: str) -> bool:
+        """Whether a worker is this one before its job was restarted."""
+        own = self._leases.worker
+        return worker != own and worker.partition(RESTARTED)[0] == own.partition(RESTARTED)[0]

@@ -14,7 +14,7 @@ import pytest
 
 from bench.core.errors import StoreError
 from bench.runner.running import run
-from bench.runner.work_queue import SharedWorker, WorkQueue
+from bench.runner.work_queue import SharedWorker, WorkQueue, restarted_name
 from bench.store import RecordStore, read_records
 from bench.store.leases import EXPIRES_S, Leases
 from bench.store.stored_records import latest_runs
@@ -99,6 +99,25 @@ def test_a_worker_waits_for_a_silent_one_and_takes_its_run(tmp_path: Path) -> No
     ((found, lease),) = queue.runs([(case("b"), 0)])  # type: ignore[list-item]
     assert found[0].id == "b"
     assert lease.facts.losses == 1
+
+
+def test_a_restarted_worker_waits_for_the_run_that_it_held_before(tmp_path: Path) -> None:
+    """Its machine was lost a moment ago, so that its lease is not silent yet."""
+    lost = Leases(tmp_path, worker="job-7").take("b", 0)
+    assert lost is not None
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        then = lost.file.stat().st_mtime - EXPIRES_S / 8  # less than what makes any worker wait
+        os.utime(lost.file, (then, then))
+
+    other = WorkQueue(tmp_path, Leases(tmp_path, worker="job-77"), waits=False, sleep=sleep)
+    assert list(other.runs([(case("b"), 0)])) == []  # type: ignore[list-item]
+    assert slept == []
+    again = Leases(tmp_path, worker=restarted_name("job-7", 1))
+    ((found, lease),) = WorkQueue(tmp_path, again, waits=False, sleep=sleep).runs([(case("b"), 0)])  # type: ignore[list-item]
+    assert (found[0].id, lease.facts.worker, len(slept)) == ("b", "job-7-restart1", 8)
 
 
 def test_a_run_whose_workers_vanished_twice_is_an_error(tmp_path: Path) -> None:
