@@ -4,6 +4,7 @@ States come from squeue and scontrol, because many sites have no accounting (sac
 waits for ever for a job that was killed.
 """
 
+import io
 import math
 import os
 import re
@@ -12,12 +13,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from typing import Any
 
-from bench.core.errors import InputError, MissingPackageError
+from bench.core.errors import InputError, MissingPackageError, nearest
 from bench.core.process import ChildTimeoutError, run_supervised
 from bench.core.rank_layout import RankLayout
 from bench.runner.executor import Executor, JobPhase, JobState, Workers
+from bench.runner.work_queue import restarted_name
 
 PHASES: Mapping[str, JobPhase] = {
     "PENDING": "waiting",
@@ -54,6 +57,15 @@ ERROR_S = 120  # between the end of one rank of a job and that of the others
 DURATION = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+)(?::(?P<minutes>\d\d))?(?::(?P<seconds>\d\d))?")
 
 DURATION_LEFT = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")  # of squeue: 1-02:00:00, 59:30
+NO_OUTPUT_FILE = "0:53"  # exit code of a job whose node could not open the file for its output
+PARTITIONS = "%R"  # format of sinfo
+# Words of a refusal, and the format by which sinfo prints what there is instead.
+OFFERS = {
+    "invalid partition": PARTITIONS,
+    "time limit": "%R up to %l",
+    "gres": "%G",
+    "node configuration": "%c processors and %m MB, gres %G",
+}
 
 
 class Slurm(Executor):
@@ -82,8 +94,11 @@ class Slurm(Executor):
         return required if gres is None else gpus_of_gres(gres)
 
     def submit(self, workers: Workers) -> list[str]:
-        if shutil.which("sbatch") is None:
-            raise InputError("--executor slurm needs sbatch, which is not on this machine; run it on a login node")
+        for program in ("sbatch", "srun"):
+            if shutil.which(program) is None:
+                raise InputError(
+                    f"--executor slurm needs {program}, which is not on this machine; run it on a login node"
+                )
         try:
             import submitit
         except ImportError:
@@ -108,11 +123,25 @@ class Slurm(Executor):
             **_tasks_of(workers.layout),
             **given,
         )
+        refusals = (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError)
         try:
-            jobs = executor.map_array(run_worker, [workers] * workers.count)
-        except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, OSError) as error:
-            raise InputError(f"SLURM refuses the jobs: {_last_line(error)}") from error
+            with redirect_stderr(io.StringIO()):  # submitit prints what sbatch says, which the error has too
+                jobs = executor.map_array(run_worker, [workers] * workers.count)
+        except refusals as error:
+            raise InputError(self._refusal(error)) from error
         return [job.job_id for job in jobs]
+
+    def _refusal(self, error: Exception) -> str:
+        """Return in one line why SLURM refuses jobs, and what the cluster has instead if that is the reason."""
+        said = reason_of(str(error)) or type(error).__name__
+        form = next((form for words, form in OFFERS.items() if words in said.lower()), None)
+        offered = [] if form is None else _offered(form)
+        if not offered:
+            return f"SLURM refuses the jobs: {said}"
+        name = self.parameters["partition"]
+        near = nearest(name, offered) if name and form == PARTITIONS else ""
+        instead = near or f"this cluster has: {', '.join(offered)}"
+        return f"SLURM refuses the jobs: {said}; {instead}"
 
     @classmethod
     def states(cls, jobs: Sequence[str]) -> list[JobState]:
@@ -144,18 +173,20 @@ def _tasks_of(layout: RankLayout) -> dict[str, Any]:
 
 
 def run_worker(workers: Workers) -> None:
-    """Run one worker of an array, or one rank of it; its name is that of its job.
+    """Run one worker of an array, or one rank of it.
 
-    The job fails if the worker does: `states` reads its exit code, or that the time of the job was over.
+    Its name is that of its job and of the restart: after the loss of a node its first worker may still run, and must
+    not write to the same file. The job fails if the worker does: `states` reads its exit code, or that the time of the
+    job was over.
     """
     from submitit import JobEnvironment
 
     job = JobEnvironment()
-    name, rank, variables = f"slurm-{job.job_id}", 0, {}
-    if workers.layout.nodes > 1:
-        start = os.environ.get("SLURM_RESTART_COUNT", "0")  # a requeued job starts at a new address
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    name, rank, variables = restarted_name(f"slurm-{job.job_id}", restarts), 0, {}
+    if workers.layout.nodes > 1:  # a requeued job starts at a new address
         rank = job.global_rank
-        variables = workers.variables_of_rank(rank, start=f"{name}-{start}")
+        variables = workers.variables_of_rank(rank, start=name)
     signal.signal(signal.SIGUSR2, lambda number, frame: None)  # submitit would requeue the job, or kill the worker
     environment = {**os.environ, **workers.variables, **variables}
     with subprocess.Popen([*workers.command, "--worker", name], env=environment) as process:
@@ -188,7 +219,7 @@ def _seconds_left(job: str) -> float:
     """Return the seconds until the time limit of a job; infinity if it has none or SLURM does not answer."""
     try:
         text = _ask("squeue", "--noheader", "--format=%L", f"--jobs={job}").strip()
-    except (InputError, ChildTimeoutError):
+    except InputError:
         return math.inf
     match = DURATION_LEFT.fullmatch(text)
     if match is None:
@@ -222,6 +253,8 @@ def _ask(*command: str) -> str:
     """Return the output of a command of SLURM; empty for jobs that it no longer knows."""
     try:
         done = run_supervised(list(command), timeout_s=ASK_S)
+    except ChildTimeoutError:
+        raise InputError(f"{command[0]} does not answer within {ASK_S:.0f} s") from None
     except FileNotFoundError:
         raise InputError(f"{command[0]} is not on this machine; ask on a login node of the cluster") from None
     if done.returncode and "Invalid job id" not in done.stderr:
@@ -239,8 +272,11 @@ def _parsed(line: str) -> list[JobState]:
     job = str(fields.get("ArrayJobId", fields.get("JobId", "")))
     phase = PHASES.get(fields["JobState"], "running")
     reason = "" if fields.get("Reason") in (None, "None") else fields["Reason"]
-    code = fields.get("ExitCode", "").partition(":")[0]
-    if fields["JobState"] == "FAILED" and code not in ("", "0"):
+    ended = fields.get("ExitCode", "")
+    code = ended.partition(":")[0]
+    if fields["JobState"] == "FAILED" and ended == NO_OUTPUT_FILE:
+        reason = "cannot write its output: does the node see the results folder?"
+    elif fields["JobState"] == "FAILED" and code not in ("", "0"):
         phase, reason = ("timeout", "TimeLimit") if code == str(TIME_IS_OVER) else ("failed", f"exit code {code}")
     node = "" if fields.get("NodeList") in (None, "(null)") else fields["NodeList"]
     return [
@@ -260,6 +296,16 @@ def _tasks(text: str) -> list[str]:
     return tasks
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"^sbatch: \w+: ", "", lines[-1]) if lines else type(error).__name__
+def reason_of(text: str) -> str:
+    """Return what sbatch says as one line, without its prefixes."""
+    lines = [re.sub(r"^sbatch: ((error|fatal|warning): )?", "", line.strip()) for line in text.splitlines()]
+    return "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith("Try ")))
+
+
+def _offered(form: str) -> list[str]:
+    """Return what sinfo prints in this format, each line once; nothing if it does not answer."""
+    try:
+        lines = _ask("sinfo", "--noheader", f"--format={form}").splitlines()
+    except InputError:
+        return []
+    return sorted({" ".join(line.replace("(null)", "none").split()) for line in lines})

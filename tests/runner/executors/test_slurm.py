@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import InputError
-from bench.runner.executor import JobState
+from bench.runner.executor import JobState, Workers
 from bench.runner.executors import slurm
-from bench.runner.executors.slurm import PHASES, TIME_IS_OVER, Slurm, _parsed, _seconds_left, _wait_and_warn, minutes_of
+from bench.runner.executors.slurm import (
+    PHASES,
+    TIME_IS_OVER,
+    Slurm,
+    _parsed,
+    _seconds_left,
+    _wait_and_warn,
+    minutes_of,
+    reason_of,
+)
 
 WAITING = (
     "JobId=7 ArrayJobId=7 ArrayTaskId=2-3,9%4 JobName=vbench JobState=PENDING Reason=Resources Dependency=(null) "
@@ -85,7 +94,12 @@ def test_a_worker_is_signalled_before_the_limit_of_its_job_even_if_that_was_shor
 
 @pytest.mark.parametrize(
     ("code", "phase", "reason"),
-    [("2:0", "failed", "exit code 2"), ("124:0", "timeout", "TimeLimit"), ("0:9", "failed", "NonZeroExitCode")],
+    [
+        ("2:0", "failed", "exit code 2"),
+        ("124:0", "timeout", "TimeLimit"),
+        ("0:9", "failed", "NonZeroExitCode"),
+        ("0:53", "failed", "cannot write its output: does the node see the results folder?"),
+    ],
 )
 def test_a_failed_job_says_how_its_worker_ended(code: str, phase: str, reason: str) -> None:
     line = f"JobId=12 JobName=vbench JobState=FAILED Reason=NonZeroExitCode ExitCode={code} NodeList=n1"
@@ -101,4 +115,70 @@ def test_every_final_state_has_its_phase() -> None:
 def test_without_slurm_the_reason_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(InputError, match="scontrol is not on this machine; ask on a login node"):
+        Slurm.states(["7_0"])
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        (
+            "sbatch: error: Batch job submission failed: Unspecified error",
+            "Batch job submission failed: Unspecified error",
+        ),
+        ("sbatch: fatal: No script\nsbatch: fatal: No script\n", "No script"),
+        (
+            "sbatch: unrecognized option '--x=1'\nTry \"sbatch --help\" for more information",
+            "unrecognized option '--x=1'",
+        ),
+        ("site filter: ask for a project\n\nsbatch: error: Rejected", "site filter: ask for a project; Rejected"),
+        ("", ""),
+    ],
+)
+def test_what_sbatch_says_becomes_one_line(printed: str, reason: str) -> None:
+    assert reason_of(printed) == reason
+
+
+@pytest.mark.parametrize(
+    ("said", "partition", "offered", "line"),
+    [
+        ("Invalid partition name specified", "gpus", "gpu\ncpu\ngpu", "did you mean: gpu?"),
+        ("Invalid partition name specified", "x", "gpu\ncpu\ngpu", "this cluster has: cpu, gpu"),
+        ("Requested time limit is invalid", "gpus", "gpu up to 1:00:00", "this cluster has: gpu up to 1:00:00"),
+        (
+            "Invalid generic resource (gres) specification",
+            None,
+            "(null)\ngpu:h100:8",
+            "this cluster has: gpu:h100:8, none",
+        ),
+        ("Unspecified error", "gpus", "gpu", ""),
+    ],
+)
+def test_a_refusal_is_one_line_with_what_there_is_instead(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    said: str,
+    partition: str | None,
+    offered: str,
+    line: str,
+) -> None:
+    pytest.importorskip("submitit")
+    scripts = {"sbatch": f"echo 'sbatch: error: {said}' >&2; exit 1", "sinfo": f"echo '{offered}'", "srun": ""}
+    for name, script in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    workers = Workers(command=("true",), count=2, is_exclusive=False, logs=tmp_path / "logs")
+    with pytest.raises(InputError) as raised:
+        Slurm(partition=partition).submit(workers)
+    assert str(raised.value) == f"SLURM refuses the jobs: {said}" + (f"; {line}" if line else "")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_command_of_slurm_that_hangs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(slurm, "ASK_S", 0.2)
+    with pytest.raises(InputError, match="scontrol does not answer within 0 s"):
         Slurm.states(["7_0"])
