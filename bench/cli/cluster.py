@@ -47,12 +47,14 @@ def submit(
     job: Mapping[str, Any],
     most_jobs: int,
     stage: str | None,
+    announce: Callable[[str, str], None],
     **planning: Any,
 ) -> "Dispatched":
     """Plan the suite and submit workers for its pending runs; ends the command if there are none.
 
     `command` returns that of a worker for the path of the suite. If `stage` is not None, the jobs run from a copy of
-    the working tree in this folder, or in the results folder if it is empty.
+    the working tree in this folder, or in the results folder if it is empty. `announce` is called with the kind of each
+    step (`staged`, `submitted`, `unused`, `done`) and a line about it.
     """
     from bench.runner.folder_status import remove_unused_trees
     from bench.runner.running import plan
@@ -63,13 +65,13 @@ def submit(
     planned = plan(tree, **planning, is_elsewhere=True)
     folder = planned.store.folder
     if not planned.pending:
-        print_text(f"{planned.suite.name}: all {len(planned.runs)} runs were done before; nothing was submitted")
+        announce("done", f"{planned.suite.name}: all {len(planned.runs)} runs were done before; nothing was submitted")
         raise typer.Exit(0)
     copy = None
     if stage is not None:
         copy = stage_tree(Path(stage) if stage else folder / STAGED_TREES, working=Path.cwd())
         suite = copy.place_of(suite) if suite.exists() else suite
-        print_text(str(copy))
+        announce("staged", str(copy))
     sent = dispatch(
         planned,
         executor,
@@ -80,8 +82,9 @@ def submit(
     )
     if copy is not None:
         for unused in remove_unused_trees(folder):
-            print_text(f"removed: {unused}, from which no job runs any more")
-    print_text(f"submitted {plural(len(sent.jobs), 'job')}: {', '.join(sent.jobs)}; state: vbench status {folder}")
+            announce("unused", f"removed: {unused}, from which no job runs any more")
+    jobs = f"{plural(len(sent.jobs), 'job')}: {', '.join(sent.jobs)}"
+    announce("submitted", f"submitted {jobs}; state: vbench status {folder}")
     return sent
 
 

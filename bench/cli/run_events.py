@@ -33,6 +33,10 @@ class JsonEvents:
             facts |= _result(event.record)
         self._print(event.kind, facts)
 
+    def step(self, kind: str, text: str) -> None:
+        """Print a step of a submission to a cluster, such as `submitted`."""
+        self._print(kind, {"text": text})
+
     def serving(self, address: str) -> None:
         """Print where the report of the run is served."""
         self._print("serving", {"address": address})

@@ -168,6 +168,7 @@ def run(
     chosen = _selection(shard, only, case, kind=kind)
     options: dict[str, Any] = {"out": out, "small": small, "rerun": _rerun(rerun), "selection": chosen}
     sinks = open_sinks(sink or ())
+    events = JsonEvents() if log_json else None
     of_a_job = {"address": address, "partition": partition, "gres": gres, "gpus": gpus, "time": time}
     require_executor(executor, {**of_a_job, "job-option": job_option, "detach": detach or None, "stage": stage})
     if executor is not None:
@@ -180,7 +181,17 @@ def run(
             lists={"--set": changes, "--only": only, "--case": case},
         )
         job = {**of_a_job, "options": pairs_of(job_option)}
-        sent = submit(tree, suite, executor, command=command, job=job, most_jobs=max_jobs, stage=stage, **options)
+        sent = submit(
+            tree,
+            suite,
+            executor,
+            command=command,
+            job=job,
+            most_jobs=max_jobs,
+            stage=stage,
+            announce=(lambda kind, text: print_text(text)) if events is None else events.step,
+            **options,
+        )
         if detach:
             raise typer.Exit(0)
         measure = partial(follow, sent, sinks=sinks)
@@ -197,8 +208,7 @@ def run(
             budget_s=None if budget is None else seconds_of(budget, flag="--budget"),
         )
     served = partial(served_report, tree, port=_served_port(port, serve=serve))
-    if log_json:
-        events = JsonEvents()
+    if events is not None:
         with served(events.show, announce=events.serving) as show:
             summary = measure(on_event=show)
         events.end(summary, write_report(summary.folder) if summary.has_results else None)

@@ -55,11 +55,15 @@ def test_it_refuses_missing_hosts_and_one_that_does_not_answer(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ssh")
-def test_its_workers_run_a_suite(tmp_path: Path) -> None:
+def test_its_workers_run_a_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "s.yaml").write_text(SUITE)
     results = tmp_path / "results"
     run = ["run", str(tmp_path / "s.yaml"), "--out", str(results), "--executor", "ssh", "--job-option", "hosts=a,b"]
-    assert run_command(run) == 0
+    assert run_command([*run, "--log-json"]) == 0
+    events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+    assert (events[0], events[-1]) == ("submitted", "ended")
+    assert run_command([*run, "--log-json"]) == 0
+    assert [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()] == ["done"]
     [file] = results.glob("records.*.jsonl")
     assert json.loads(file.read_text())["status"] == "ok"
     [submission] = (results / "submissions").glob("*.json")
