@@ -25,6 +25,7 @@ from bench.suite.requirement import Requirement
 PASSED_VARIABLES = ("PYTHONPATH", "VBENCH_DATA", "XDG_CACHE_HOME")  # by which a worker finds the same files
 POLL_S = 2.0
 ASK_S = 15.0  # between questions to the cluster, which many users ask
+PATIENCE_S = 600.0  # with a cluster that does not answer: its controller may be restarted, while workers go on
 GRACE_S = 30.0  # for a record to appear on this machine after its job has ended
 
 
@@ -104,8 +105,10 @@ def dispatch(
         )
         try:
             submitted = engine.submit(workers)
-        except BaseException:
+        except BaseException as error:
             submission.remove(store.folder)  # no worker will ever ask for it
+            if jobs and isinstance(error, InputError):
+                raise InputError(f"{error}; submitted before: {', '.join(jobs)}, which run the other cases") from error
             raise
         submission.with_jobs(submitted).write(store.folder)
         jobs += submitted
@@ -155,11 +158,17 @@ class _Follower:
     started: set[str] = field(default_factory=set)  # attempts
     notes: list[str] = field(default_factory=list)
     failed: int = 0
+    states: list[JobState] | None = None  # of the jobs, once the cluster has answered
+    answered: float = field(default_factory=time.monotonic)
+    waiting_for: tuple[str, ...] = ()
+    is_held: bool = False  # a run, by a worker that sends heartbeats
 
     def __post_init__(self) -> None:
         self.cases: dict[tuple[str, int], Case] = {(case.id, index): case for case, index in self.sent.plan.pending}
 
-    def notify(self, kind: EventKind, *, key: tuple[str, int] | None = None, worker: str | None = None) -> None:
+    def notify(
+        self, kind: EventKind, *, key: tuple[str, int] | None = None, worker: str | None = None, text: str = ""
+    ) -> None:
         record = self.results.get(key) if key and kind == "finished" else None
         self.on_event(
             Event(
@@ -173,16 +182,24 @@ class _Follower:
                 run_index=key[1] if key else None,
                 lane=worker,
                 record=record,
+                text=text,
             )
         )
 
+    def warn(self, text: str) -> None:
+        """Show a warning, and keep it for the summary; a repeated one is left out."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.notify("note", text=text)
+
     def read(self, tail: RecordTail, leases: Leases) -> None:
         """Report what has happened since the last call."""
-        for lease in leases.states():
-            key = lease.facts.case_id, lease.facts.run_index
-            if key in self.cases and lease.facts.attempt not in self.started:
+        held = [lease for lease in leases.states() if lease.run in self.cases]
+        self.is_held = not all(lease.has_expired for lease in held)
+        for lease in held:
+            if lease.facts.attempt not in self.started:
                 self.started.add(lease.facts.attempt)
-                self.notify("started", key=key, worker=lease.facts.worker)
+                self.notify("started", key=lease.run, worker=lease.facts.worker)
         for record in tail.new_records():
             key = record.case_id, record.run_index
             if key in self.cases and not (key in self.results and self.results[key].is_good):
@@ -190,6 +207,38 @@ class _Follower:
                 self.results[key] = record
                 self.notify("finished", key=key)
                 self.notes += [warning for sink in self.sinks if (warning := sink.add(record)) is not None]
+
+    def ask(self) -> None:
+        """Ask the cluster for the states of the jobs; if it does not answer, those of before stay, with a warning.
+
+        Raises InputError if it has not answered for ten minutes.
+        """
+        try:
+            self.states = executor_class(self.sent.executor).states(self.sent.jobs)
+            self.answered = time.monotonic()
+        except InputError as error:
+            if time.monotonic() - self.answered > PATIENCE_S:
+                raise
+            self.warn(f"the states of the jobs are unknown: {error}")
+            return
+        is_waiting = all(state.phase == "waiting" for state in self.states)
+        reasons = tuple(sorted({state.reason for state in self.states if state.reason})) if is_waiting else ()
+        if reasons and reasons != self.waiting_for:
+            self.notify("waiting", text=f"all jobs wait: {', '.join(reasons)}")
+        self.waiting_for = reasons
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a job may still bring a result, or a worker of another submission holds one of the runs."""
+        return self.states is None or self.is_held or any(state.phase not in FINAL for state in self.states)
+
+    def cancel_waiting(self) -> None:
+        """Cancel the jobs that still wait, which would find nothing to do."""
+        try:
+            if self.sent.jobs:
+                executor_class(self.sent.executor).cancel(self.sent.jobs)
+        except InputError as error:
+            self.warn(f"jobs that still wait were not cancelled: {error}")
 
     @property
     def is_done(self) -> bool:
@@ -212,7 +261,7 @@ def follow(
     for sink in sinks:
         sink.start(plan.suite.name)
     try:
-        states = _watch(follower)
+        _watch(follower)
     except KeyboardInterrupt as stop:
         number = stop.signal if isinstance(stop, StopSignal) else signal.SIGINT
         raise StopSignal(number, detail=f"watching; the jobs go on (vbench status {folder})") from None
@@ -228,24 +277,24 @@ def follow(
         skipped=len(plan.runs) - len(plan.pending),
         measured=sum(record.is_good for record in results),
         failures=sum(not record.is_good for record in results) + missing,
-        notes=(*_job_notes(states, unfinished), *follower.notes),
+        notes=(*_job_notes(follower.states or [], unfinished), *follower.notes),
         results=results,
     )
 
 
-def _watch(follower: _Follower) -> list[JobState]:
-    """Report what happens until every run has a result or no job is left; returns the last states of the jobs."""
+def _watch(follower: _Follower) -> None:
+    """Report what happens until every run has a result or no job is left."""
     sent, folder = follower.sent, follower.sent.plan.store.folder
     tail, leases = RecordTail(folder, marks=sent.marks), Leases(folder, worker="follower")
     follower.notify("planned")
-    states: list[JobState] = []
     asked: float | None = None
     idle_since: float | None = None  # when no job was left that could bring a result
     while not follower.is_done:
         follower.read(tail, leases)
         if asked is None or time.monotonic() - asked > ASK_S:
-            states, asked = executor_class(sent.executor).states(sent.jobs), time.monotonic()
-            if any(state.phase not in FINAL for state in states):
+            asked = time.monotonic()
+            follower.ask()
+            if follower.may_go_on:
                 idle_since = None
             elif idle_since is None:
                 idle_since = asked
@@ -254,10 +303,8 @@ def _watch(follower: _Follower) -> list[JobState]:
         if not follower.is_done:
             time.sleep(POLL_S)
     if follower.is_done:
-        if sent.jobs:
-            executor_class(sent.executor).cancel(sent.jobs)  # jobs that still wait would find nothing to do
+        follower.cancel_waiting()
         leases.remove_expired()
-    return states
 
 
 def _job_notes(states: Sequence[JobState], unfinished: int) -> tuple[str, ...]:

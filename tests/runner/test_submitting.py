@@ -1,6 +1,6 @@
 """Which workers a plan's pending runs are given; real clusters are in `executors/`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,11 @@ from bench.core.errors import InputError
 from bench.core.schema import Case, Clip, Json, Point
 from bench.runner import submitting
 from bench.runner.executor import Executor, JobState, Workers, read_submissions
-from bench.runner.running import Plan
+from bench.runner.running import Event, Plan
 from bench.runner.staging import StagedTree
-from bench.runner.submitting import dispatch
+from bench.runner.submitting import dispatch, follow
 from bench.store import RecordStore
+from bench.store.leases import Leases
 from bench.suite import Suite
 from bench.suite.requirement import Requirement
 
@@ -138,3 +139,113 @@ def test_an_executor_of_single_machines_refuses_cases_over_several(
         submit(planned(tmp_path, case(1, params={}), case(1, accuracy={"nodes": 2})))
     assert not asked
     assert read_submissions(tmp_path / "results") == []
+
+
+def test_a_refusal_names_the_jobs_that_were_submitted_before_it(
+    tmp_path: Path, asked: list[Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Recorder.submit
+
+    def submit_untimed(self: Recorder, workers: Workers) -> list[str]:
+        if workers.is_exclusive:
+            raise InputError("no node may be exclusive")
+        return first(self, workers)
+
+    monkeypatch.setattr(Recorder, "submit", submit_untimed)
+    with pytest.raises(InputError, match="no node may be exclusive; submitted before: job1, which run the other cases"):
+        submit(planned(tmp_path, case(1, params={}), case(1, latency={})))
+    assert [submission.jobs for submission in read_submissions(tmp_path / "results")] == [("job1",)]
+
+
+DOWN = InputError("scontrol does not answer: connection refused")
+
+
+@pytest.fixture
+def states(monkeypatch: pytest.MonkeyPatch) -> list[JobState | InputError]:
+    """What the cluster answers when it is asked for the states of jobs; the last answer is repeated."""
+    answers: list[JobState | InputError] = []
+
+    def given() -> Iterator[JobState | InputError]:
+        yield from answers
+        while True:
+            yield answers[-1]
+
+    source = given()
+
+    def states(jobs: Sequence[str]) -> list[JobState]:
+        answer = next(source)
+        if isinstance(answer, InputError):
+            raise answer
+        return [answer]
+
+    monkeypatch.setattr(Recorder, "states", states)
+    for name in ("ASK_S", "POLL_S", "GRACE_S"):
+        monkeypatch.setattr(submitting, name, 0.0)
+    return answers
+
+
+@pytest.mark.usefixtures("asked")
+def test_watching_goes_on_while_the_controller_of_the_cluster_is_down(
+    tmp_path: Path, states: list[JobState | InputError]
+) -> None:
+    states += [
+        JobState(job="job1", phase="running"),
+        DOWN,
+        DOWN,
+        JobState(job="job1", phase="failed", reason="exit code 2"),
+    ]
+    sent = dispatch(planned(tmp_path, case(1, params={})), "recorder", command=["vbench"], options={}, most_jobs=1)
+    events: list[Event] = []
+    summary = follow(sent, on_event=events.append)
+    unknown = f"the states of the jobs are unknown: {DOWN}"
+    assert [event.text for event in events if event.kind == "note"] == [unknown]
+    assert summary.notes == (
+        "1 run without a result; jobs: job1 failed exit code 2; the same command goes on",
+        unknown,
+    )
+
+
+@pytest.mark.usefixtures("asked")
+def test_watching_says_why_all_jobs_wait_whenever_that_changes(
+    tmp_path: Path, states: list[JobState | InputError]
+) -> None:
+    reasons = ("", "Priority", "Priority", "Resources")
+    states += [JobState(job="job1", phase="waiting", reason=reason) for reason in reasons]
+    states += [JobState(job="job1", phase="running"), JobState(job="job1", phase="ended")]
+    sent = dispatch(planned(tmp_path, case(1, params={})), "recorder", command=["vbench"], options={}, most_jobs=1)
+    events: list[Event] = []
+    follow(sent, on_event=events.append)
+    told = [event.text for event in events if event.kind == "waiting"]
+    assert told == ["all jobs wait: Priority", "all jobs wait: Resources"]
+
+
+@pytest.mark.usefixtures("asked")
+def test_watching_goes_on_while_a_worker_of_another_submission_holds_a_run(
+    tmp_path: Path, states: list[JobState | InputError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states.append(JobState(job="job1", phase="done"))
+    plan = planned(tmp_path, case(1, params={}))
+    sent = dispatch(plan, "recorder", command=["vbench"], options={}, most_jobs=1)
+    lease = Leases(plan.store.folder, worker="other").take(plan.pending[0][0].id, 0)
+    assert lease is not None
+    asked: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        asked.append(seconds)
+        if len(asked) == 5:
+            lease.release()
+
+    monkeypatch.setattr("bench.runner.submitting.time.sleep", sleep)
+    follow(sent)
+    assert 5 <= len(asked) <= 7
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_cluster_that_does_not_answer_for_long_ends_the_watching(
+    tmp_path: Path, states: list[JobState | InputError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states += [JobState(job="job1", phase="running"), DOWN]
+    monkeypatch.setattr(submitting, "PATIENCE_S", 0.0)
+    sent = dispatch(planned(tmp_path, case(1, params={})), "recorder", command=["vbench"], options={}, most_jobs=1)
+    with pytest.raises(InputError, match="connection refused"):
+        follow(sent)
