@@ -12,7 +12,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
-from bench.core.errors import StopSignal
+from bench.core.errors import StopSignal, TrainingError
 from bench.core.fork_server import ForkServer, ForkServerError
 from bench.core.process import ChildTimeoutError, Process
 from bench.core.registry import MEASURES
@@ -20,7 +20,7 @@ from bench.core.schema import GOOD_STATUSES, Case, Failure, Json, Record, Status
 from bench.core.waiting_interpreter import WaitingInterpreter
 from bench.runner.environment import describe_environment
 from bench.runner.fingerprint import Fingerprint
-from bench.runner.rank_processes import WorkerGroup, worker_processes
+from bench.runner.rank_processes import WorkerGroup, launcher_count, unreachable_rank, worker_processes
 from bench.runner.worker import WorkerRequest, WorkerResult
 from bench.store import RecordStore
 
@@ -159,6 +159,15 @@ class CaseInterrupted(StopSignal):
         self.record = record
 
 
+class LostRankError(TrainingError):
+    """A rank on another machine does not answer, so that this job cannot go on; `record` is an interrupted one."""
+
+    def __init__(self, record: Record, *, rank: int) -> None:
+        of = f"rank {rank} of {launcher_count()}"
+        super().__init__(f"{of} does not answer: its machine may be lost; the run is left to another job")
+        self.record = record.model_copy(update={"status": "interrupted"})
+
+
 def run_case(
     case: Case,
     store: RecordStore,
@@ -178,7 +187,8 @@ def run_case(
     the worker is a new interpreter. `variables` are added to its environment. A `stop` that is set by another thread
     makes it an interrupted record.
 
-    Raises CaseInterrupted, with the record, if the user or the system stops the run.
+    Raises CaseInterrupted if the user or the system stops the run, and LostRankError if the case failed and the machine
+    of one of its ranks does not answer, which is no property of the case; both have the record.
     """
     request = WorkerRequest(
         case=case,
@@ -214,6 +224,8 @@ def run_case(
     )
     if stopped is not None:
         raise CaseInterrupted(record, stopped)
+    if record.status == "error" and (rank := unreachable_rank(case)) is not None:
+        raise LostRankError(record, rank=rank)
     return record
 
 

@@ -9,9 +9,10 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-WAIT_S, LEAVE_S = 60.0, 20.0
+WAIT_S, LEAVE_S, BEAT_S = 60.0, 20.0, 5.0
 RENDEZVOUS = "VBENCH_RENDEZVOUS"  # environment variable: the file by which the launchers of an executor meet
 JOIN_S, POLL_S = 300.0, 0.5  # nodes of a job may start minutes apart; NFS may hide a new file for up to 60 s
 Variables = dict[str, str]
@@ -137,6 +138,17 @@ def _variables_of_ranks(case: Case, request: Mapping[str, Any]) -> list[Variable
     return [own] if layout.ranks == 1 else _variables_of_local_ranks(own, world=layout.ranks)
 
 
+def unreachable_rank(case: Case) -> int | None:
+    """Return a rank of a shared case whose launcher does not answer, so that its machine may be lost; else None.
+
+    A worker that ended by itself leaves a launcher that answers.
+    """
+    if launcher_count() < 2 or not is_shared(case):
+        return None
+    assert _LauncherCalls.leading is not None, "several launchers run a command that they cannot share"
+    return _LauncherCalls.leading.lost_rank()
+
+
 def needs_nodes(layout: RankLayout) -> str:
     """What a case over several nodes lacks in a command that runs on one machine."""
     each = plural(layout.ranks_per_node, "rank")
@@ -199,10 +211,15 @@ class _LauncherCalls:
         Raises TrainingError if one does not answer: its machine is lost, and no case would fare better.
         """
         name = self._send({"job": dict(request)})
-        for rank in range(1, launcher_count()):
-            if not _wait(self.store, [f"heard/{name}/{rank}"], seconds=WAIT_S):
-                raise TrainingError(f"rank {rank} of {launcher_count()} does not answer within {WAIT_S:.0f} s")
+        if silent := self._silent_ranks(name):
+            raise TrainingError(f"rank {silent[0]} of {launcher_count()} does not answer within {WAIT_S:.0f} s")
         return name
+
+    def lost_rank(self) -> int | None:
+        """Return a rank that neither answers a call without a job nor sends heartbeats; None if there is none."""
+        before = {rank: self.store.add(f"beat/{rank}", 0) for rank in range(1, launcher_count())}
+        silent = self._silent_ranks(self._send({}))
+        return next((rank for rank in silent if self.store.add(f"beat/{rank}", 0) == before[rank]), None)
 
     def end(self, code: int) -> None:
         """Let the others end with `code`, and wait for a while until they have read it."""
@@ -223,6 +240,15 @@ class _LauncherCalls:
             ) from error
         self.count += 1
         return name, content
+
+    def _silent_ranks(self, name: str) -> list[int]:
+        """Return the ranks that do not answer a call in time."""
+        deadline = time.monotonic() + WAIT_S
+        return [
+            rank
+            for rank in range(1, launcher_count())
+            if not _wait(self.store, [f"heard/{name}/{rank}"], seconds=max(1.0, deadline - time.monotonic()))
+        ]
 
     def _send(self, content: dict[str, Any]) -> str:
         name = str(self.count)
@@ -251,6 +277,25 @@ def _wait(store: "Store", names: list[str], *, seconds: float) -> bool:
     return True
 
 
+@contextmanager
+def _beating(store: "Store", rank: int) -> Iterator[None]:
+    """Count heartbeats in the store during the block, in which a launcher answers no call."""
+    ended = threading.Event()
+
+    def run() -> None:
+        with suppress(RuntimeError):  # the first launcher is gone, which the next call finds
+            while not ended.wait(BEAT_S):
+                store.add(f"beat/{rank}", 1)
+
+    thread = threading.Thread(target=run, name="launcher heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def _follow(calls: _LauncherCalls) -> int:
     """Start this rank's worker for every call until the first launcher ends; returns its exit code."""
     rank = int(os.environ["RANK"])
@@ -260,7 +305,9 @@ def _follow(calls: _LauncherCalls) -> int:
             calls.store.set(f"left/{rank}", "")
             return int(content["exit"])
         calls.store.set(f"heard/{name}/{rank}", "")
+        if "job" not in content:
+            continue
         log = _log_of(Path(content["job"]["log"]), rank)
-        with _start_worker(content["job"], _variables_of_call(name), log=log) as child:
+        with _beating(calls.store, rank), _start_worker(content["job"], _variables_of_call(name), log=log) as child:
             for _ in child.messages():
                 pass

@@ -24,7 +24,15 @@ from bench.runner.fingerprint import Fingerprint, Fingerprints, changed_parts, d
 from bench.runner.idle import is_timed_case, wait_until_idle
 from bench.runner.job_kind import rank_layout
 from bench.runner.lanes import run_lanes
-from bench.runner.local import CaseInterrupted, CaseStop, RunIdentity, WorkerStarts, lost_record, run_case
+from bench.runner.local import (
+    CaseInterrupted,
+    CaseStop,
+    LostRankError,
+    RunIdentity,
+    WorkerStarts,
+    lost_record,
+    run_case,
+)
 from bench.runner.rank_processes import launcher_count, needs_nodes
 from bench.runner.selection import Selection
 from bench.runner.sending import Sink
@@ -572,7 +580,7 @@ class _Runner:
                 variables={} if lane is None else lane.variables(case),
                 stop=stop,
             )
-        except CaseInterrupted as interrupted:
+        except (CaseInterrupted, LostRankError) as interrupted:
             if lease.is_held:
                 self._store(interrupted.record, logged)
             raise

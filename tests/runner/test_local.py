@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from bench.core.process import ChildTimeoutError
-from bench.core.schema import Case, Clip, Point
+from bench.core.schema import Case, Clip, Point, Status
 from bench.runner import local
-from bench.runner.local import run_case
+from bench.runner.local import LostRankError, run_case
 from bench.runner.worker import WorkerRequest, WorkerResult
 from bench.store import RecordStore
 
@@ -53,3 +53,19 @@ def test_a_worker_without_a_result_at_its_time_limit_is_a_timeout(
     assert asked == [60.0]
     assert record.error is not None
     assert record.error.message.startswith("not done after 60 s")
+
+
+@pytest.mark.parametrize("status", ["error", "ok", "timeout"])
+def test_a_case_that_failed_with_the_machine_of_a_rank_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: Status
+) -> None:
+    result = WorkerResult(status=status)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setattr(local, "_run_worker", lambda *_, **__: (result, None))
+    monkeypatch.setattr(local, "unreachable_rank", lambda case: 3)
+    if status != "error":
+        assert run_case(CASE, RecordStore(tmp_path), run_index=0, freshness="f").status == status
+        return
+    with pytest.raises(LostRankError, match="rank 3 of 4 does not answer: its machine may be lost") as raised:
+        run_case(CASE, RecordStore(tmp_path), run_index=0, freshness="f")
+    assert raised.value.record.status == "interrupted"

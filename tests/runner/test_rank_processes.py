@@ -32,6 +32,7 @@ from bench.runner.rank_processes import (
     find_first_launcher,
     launcher_count,
     run_on_first_launcher,
+    unreachable_rank,
 )
 from bench.store import read_records
 from bench.train.checkpointing import read_weights
@@ -137,6 +138,27 @@ def test_other_ranks_join_every_call_and_exit_with_the_code_of_the_first(monkeyp
         first.end(4)
         assert following.result(timeout=20) == 4
     assert answered == [("a", calls[0], "a.rank1.log"), ("b", calls[1], "b.rank1.log")]
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_rank_is_lost_if_its_launcher_neither_answers_nor_sends_heartbeats(monkeypatch):
+    for name, value in (("WAIT_S", 0.1), ("BEAT_S", 0.01)):
+        monkeypatch.setattr(rank_processes, name, value)
+    store = HashStore()
+    monkeypatch.setattr(_LauncherCalls, "__post_init__", lambda self: setattr(self, "store", store))
+    shared = case(accuracy={"ranks": 2})
+    with rank_processes._leading(_LauncherCalls(is_first=True)):
+        assert unreachable_rank(case(params={})) is None
+        assert unreachable_rank(shared) == 1
+        with rank_processes._beating(store, 1):  # as while the worker of this rank runs
+            assert unreachable_rank(shared) is None
+        with ThreadPoolExecutor() as pool:
+            following = pool.submit(run_on_first_launcher, lambda: pytest.fail("only the first runs the command"))
+            monkeypatch.setattr(rank_processes, "WAIT_S", 20.0)
+            assert unreachable_rank(shared) is None
+            assert _LauncherCalls.leading is not None
+            _LauncherCalls.leading.end(0)
+            assert following.result(timeout=20) == 0
 
 
 @pytest.mark.usefixtures("launched")
