@@ -2,7 +2,8 @@
 
 A worker of timed cases takes all processors of its node, so that Ray places nothing else there; processes outside of
 Ray are not kept away. A request that no node can serve would wait for ever, so it is refused with what the nodes have.
-A worker over several nodes is an actor for each rank, in a placement group with one bundle per node.
+A worker over several nodes is an actor for each rank, in a placement group with one bundle per node. After the loss of
+a node Ray starts its actors once more elsewhere, and all ranks of their workers start again.
 """
 
 import os
@@ -17,12 +18,15 @@ from typing import Any
 from bench.core.errors import InputError, MissingPackageError
 from bench.core.units import plural
 from bench.runner.executor import Executor, JobState, Workers
+from bench.runner.work_queue import restarted_name
 
 NAMESPACE = "vbench"
 ASK_S = 10.0  # for an actor that runs; one that waits for resources does not answer
 OWN_GPUS = "VBENCH_GPUS_PER_RANK"  # environment variable: each rank is shown GPUs of its own
 LEAVE_S = 60.0  # between the end of one rank and that of the others
 RESTARTS = 1  # after the loss of a node, elsewhere
+RESTART_S = 300.0  # for another node to take the place of a lost one
+STOP_S = 180.0  # for a rank to notice that another one is lost, and to save what it has
 USUAL = "auto"  # the cluster of RAY_ADDRESS, or the one that runs on this machine
 
 
@@ -46,19 +50,16 @@ class Ray(Executor):
             for _ in range(min(workers.count, len(nodes)) if workers.is_exclusive else workers.count)
         ]
         for name in names:
-            command = [*workers.command, "--worker", name]
             if workers.layout.nodes > 1:
-                self._start_ranks(actor, name, command, workers, needs)
+                self._start_ranks(actor, name, workers, needs)
                 continue
+            starts = [(command, dict(workers.variables)) for command in _commands(workers, name)]
             options = {"name": name, "namespace": NAMESPACE, "lifetime": "detached", "max_restarts": RESTARTS}
-            log, folder = str(logs / f"{name}.log"), str(workers.folder)
-            actor.options(**options, **needs).remote(command, log, folder, dict(workers.variables))
+            actor.options(**options, **needs).remote(starts, str(logs / f"{name}.log"), str(workers.folder))
         return [f"{name}@{self.address}" for name in names]
 
-    def _start_ranks(
-        self, actor: Any, name: str, command: list[str], workers: Workers, needs: Mapping[str, float]
-    ) -> None:
-        """Start the actors of a worker over several nodes, which end together and are not restarted."""
+    def _start_ranks(self, actor: Any, name: str, workers: Workers, needs: Mapping[str, float]) -> None:
+        """Start the actors of a worker over several nodes, which end together."""
         from ray.util.placement_group import placement_group
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -66,22 +67,30 @@ class Ray(Executor):
         bundle = {"CPU": needs["num_cpus"], "GPU": needs["num_gpus"]}
         bundles = [{resource: amount for resource, amount in bundle.items() if amount}] * workers.layout.nodes
         group = placement_group(bundles, strategy="STRICT_SPREAD", name=name, lifetime="detached")
-        for rank in range(workers.layout.ranks):
+        names = [name if rank == 0 else f"{name}-{rank}" for rank in range(workers.layout.ranks)]
+        for rank, own_name in enumerate(names):
             place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank // per_node)
             own = {resource: amount / per_node for resource, amount in needs.items()}
             log = workers.logs.absolute() / f"{name}{f'.rank{rank}' if rank else ''}.log"
-            variables = {
-                **workers.variables,
-                **workers.variables_of_rank(rank, start=name),
-                OWN_GPUS: "1",
-            }
+            starts = [
+                (
+                    command,
+                    {
+                        **workers.variables,
+                        **workers.variables_of_rank(rank, start=restarted_name(name, number)),
+                        OWN_GPUS: "1",
+                    },
+                )
+                for number, command in enumerate(_commands(workers, name))
+            ]
             actor.options(
-                name=name if rank == 0 else f"{name}-{rank}",
+                name=own_name,
                 namespace=NAMESPACE,
                 lifetime="detached",
+                max_restarts=RESTARTS,
                 scheduling_strategy=place,
                 **own,
-            ).remote(command, str(log), str(workers.folder), variables)
+            ).remote(starts, str(log), str(workers.folder), [each for each in names if each != own_name])
 
     def gpus_of_a_node(self, required: int) -> int:
         return required if self.gpus is None else self.gpus
@@ -111,6 +120,8 @@ class Ray(Executor):
             node = ray.get(ray.get_actor(name, namespace=NAMESPACE).node.remote(), timeout=ASK_S)
         except ray.exceptions.GetTimeoutError:
             return JobState(job=job, phase="waiting", reason="resources")
+        except ray.exceptions.ActorUnavailableError:
+            return JobState(job=job, phase="waiting", reason="restart")
         except (ValueError, ray.exceptions.RayError):  # no such actor any more, or it died meanwhile
             return JobState(job=job, phase="ended")
         return JobState(job=job, phase="running", node=node)
@@ -127,46 +138,107 @@ class Ray(Executor):
                     ray.kill(ray.get_actor(name, namespace=NAMESPACE))
 
 
+def _commands(workers: Workers, name: str) -> list[list[str]]:
+    """Return the command of each start of a worker, the first one and those after the loss of a node."""
+    names = (restarted_name(name, number) for number in range(RESTARTS + 1))
+    return [[*workers.command, "--worker", each] for each in names]
+
+
 def _actor_class() -> type:
     """The class of the actor. It is local so that Ray sends its code by value, and its processes need no vbench."""
 
-    leave_s = LEAVE_S
+    namespace, ask_s, leave_s, restart_s, stop_s = NAMESPACE, ASK_S, LEAVE_S, RESTART_S, STOP_S
 
     class RayWorker:
-        """Runs one worker as a process of its own, and ends with it."""
+        """Runs one worker, or one rank of it, as a process of its own, and ends with it.
 
-        def __init__(self, command: list[str], log: str, folder: str, variables: dict[str, str]) -> None:
+        `starts` has the command and the variables of the first start, and of the one after the loss of a node. `others`
+        are the names of the actors of the other ranks: one that Ray has started again lets them start again too.
+        """
+
+        def __init__(
+            self, starts: list[tuple[list[str], dict[str, str]]], log: str, folder: str, others: Sequence[str] = ()
+        ) -> None:
             import ray
 
+            self._starts, self._log, self._folder, self._others = starts, log, folder, others
+            self._is_first = starts[0][1].get("RANK", "0") == "0"
             self._group = ray.util.get_current_placement_group()
-            arguments = (command, log, folder, variables)
-            threading.Thread(target=self._run, args=arguments, daemon=True).start()
+            self._restarts = int(ray.get_runtime_context().was_current_actor_reconstructed)
+            self._process: subprocess.Popen[bytes] | None = None
+            self._is_called_again = threading.Event()
+            threading.Thread(target=self._run, daemon=True).start()
 
-        def _run(self, command: list[str], log: str, folder: str, variables: dict[str, str]) -> None:
+        def _run(self) -> None:
             try:
-                with open(log, "ab") as output:
-                    subprocess.run(
-                        command,
-                        stdin=subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=subprocess.STDOUT,
-                        cwd=folder,
-                        env={**os.environ, **variables},
-                        check=False,
-                    )
+                if self._restarts:
+                    for other in self._actors():
+                        other.start_again.remote()
+                code = self._run_process()
+                may_restart = self._others and not self._restarts and not self._is_over(code)
+                if may_restart and self._is_called_again.wait(restart_s):
+                    self._restarts = 1
+                    self._run_process()
             finally:
-                self._end(is_first=variables.get("RANK", "0") == "0")
+                self._end()
 
-        def _end(self, *, is_first: bool) -> None:
+        def _run_process(self) -> int:
+            """Run the process of the present start, and return its exit code."""
+            command, variables = self._starts[self._restarts]
+            with open(self._log, "ab") as output:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd=self._folder,
+                    env={**os.environ, **variables},
+                )
+            return self._process.wait()
+
+        def _is_over(self, code: int) -> bool:
+            """Whether the worker has ended: its first rank has, and not because another rank is lost."""
+            import ray
+
+            if not self._is_first:
+                return False
+            if code == 0:
+                return True
+            if self._is_called_again.is_set():  # the lost one answers again
+                return False
+            try:
+                ray.get([other.node.remote() for other in self._actors()], timeout=ask_s)
+            except (ValueError, ray.exceptions.RayError):
+                return False
+            return True
+
+        def _actors(self) -> list[Any]:
+            """Return the actors of the other ranks."""
+            import ray
+
+            return [ray.get_actor(name, namespace=namespace) for name in self._others]
+
+        def _end(self) -> None:
             """End this actor for good (one whose process ends is restarted), and all ranks of a worker over nodes."""
             import ray
 
             if self._group is None:
                 ray.kill(ray.get_runtime_context().current_actor)
                 return
-            if not is_first:  # the first one stores the record and ends all, unless its node is lost
+            if not self._is_first:  # the first one stores the record and ends all, unless its node is lost
                 time.sleep(leave_s)
             ray.util.remove_placement_group(self._group)
+
+        def start_again(self) -> None:
+            """Stop the process of the first start, and start again with a rank that was lost."""
+            if self._restarts:
+                return
+            self._is_called_again.set()
+            if self._process is not None:
+                self._process.terminate()
+                killing = threading.Timer(stop_s, self._process.kill)
+                killing.daemon = True
+                killing.start()
 
         def node(self) -> str:
             """The name of the machine that this worker is on."""

@@ -4,13 +4,14 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar
 
 import psutil
@@ -19,13 +20,14 @@ import pytest
 from bench.core.errors import InputError
 from bench.core.rank_layout import RankLayout
 from bench.runner.executor import Workers, read_submissions
-from bench.runner.executors.ray import Ray
+from bench.runner.executors import ray as ray_executor
+from bench.runner.executors.ray import Ray, _actor_class
 from bench.store import read_records
 from bench.store.leases import LeaseFacts, Leases
 from bench.store.stored_records import latest_runs
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cluster_suite import NUMBERS, PLUGIN, SUITE
+from cluster_suite import GOOD, PLUGIN, SUITE, turns_suite
 
 Test = TypeVar("Test", bound=Callable[..., None])
 Found = TypeVar("Found")
@@ -86,7 +88,7 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    started.second = started.add_node(num_cpus=1, num_gpus=1)
+    started.gpu_nodes = [started.add_node(num_cpus=1, num_gpus=1)]
     yield started
     ray.shutdown()  # a driver that is still connected keeps its node from being removed
     started.shutdown()
@@ -152,8 +154,8 @@ def test_a_suite_survives_the_loss_of_a_node(folder: Path, cluster: Any) -> None
     assert "Traceback" not in text
     records = read_records(results)
     winners = latest_runs(records)
-    assert Counter(record.status for record in winners) == {"ok": NUMBERS, "error": 1, "timeout": 1}, text
-    assert len({(r.case_id, r.run_index) for r in winners}) == len(winners) == len(records) == NUMBERS + 2
+    assert Counter(record.status for record in winners) == {"ok": GOOD, "error": 1, "timeout": 1}, text
+    assert len({(r.case_id, r.run_index) for r in winners}) == len(winners) == len(records) == GOOD + 2
     (again_elsewhere,) = [record for record in winners if record.case_id == in_flight.case_id]
     assert again_elsewhere.started_at > in_flight.started_at
     assert [state.facts for state in leases.states()] == []
@@ -199,6 +201,173 @@ def test_a_training_over_two_nodes_has_a_rank_on_each(folder: Path, cluster: Any
 
     groups = ray.util.placement_group_table()
     assert {group["state"] for group in groups.values()} == {"REMOVED"}
+
+
+@in_cluster
+def test_jobs_of_a_stage_do_not_see_later_edits(folder: Path, cluster: Any) -> None:
+    (folder / "suite.yaml").write_text(turns_suite([0.1, 0.2]))
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+    run = ("run", "suite.yaml", "--executor", "ray", "--address", cluster.address, "--stage")
+    started, results = vbench(*run), folder / "results" / "cluster"
+    wait_for(lambda: list((results / "submissions").glob("*.json")), "a submission")
+    (folder / "turns.py").write_text(f"{PLUGIN}\nraise RuntimeError('edited')\n")
+    text = started.communicate(timeout=DEADLINE_S)[0]
+    assert started.returncode == 0, text
+    assert f"staged: {results}/.staged/" in text
+    assert [record.status for record in read_records(results)] == ["ok", "ok"]
+    (submission, *_) = read_submissions(results)
+    assert Path(submission.stage).parent == results / ".staged"
+
+
+@in_cluster
+@pytest.mark.parametrize("rank", [1, 0])
+def test_a_case_over_two_nodes_runs_again_after_the_loss_of_one(folder: Path, cluster: Any, rank: int) -> None:
+    """The node of one rank is lost in the middle of a training; Ray has a third node with a GPU to go on with."""
+    cluster.gpu_nodes += [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(3 - len(cluster.gpu_nodes))]
+    cluster.wait_for_nodes()
+    (folder / "training.yaml").write_text(OVER_NODES.replace("epochs=2", "epochs=20"))
+    run = ("run", "training.yaml", "--out", "res", "--executor", "ray", "--address", cluster.address, "--gpus", "1")
+    started = vbench(*run)
+    wait_for(lambda: list((folder / "res").glob("artifacts/*/curves.csv")), "an epoch")
+    lost = next(node for node in cluster.gpu_nodes if has_rank(processes_of(node), rank))
+    processes = processes_of(lost)
+    cluster.gpu_nodes.remove(lost)
+    cluster.remove_node(lost, allow_graceful=False)
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+    text = started.communicate(timeout=DEADLINE_S)[0]
+    assert started.returncode == 0, text
+    records = read_records("res")
+    assert [record.status for record in records if record.is_good] == ["ok"]
+    assert {record.status for record in records} <= {"ok", "interrupted"}
+    training = latest_runs(records)[0].details["training"]
+    assert isinstance(training, dict)
+    assert training["processes"] == 2
+    [submission] = read_submissions(folder / "res")
+    assert (folder / "res/logs/ray/rendezvous" / f"{submission.jobs[0].partition('@')[0]}-restart1.json").is_file()
+    wait_for(lambda: [state.phase for state in Ray.states(submission.jobs)] == ["ended"], "the end of the job")
+    assert not list((folder / "res/leases").glob("*.json"))
+
+
+def processes_of(node: Any) -> list[psutil.Process]:
+    """Return the processes that the raylet of a node has started: the loss of its machine ends all of them."""
+    return psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True)
+
+
+def has_rank(processes: list[psutil.Process], rank: int) -> bool:
+    for process in processes:
+        with suppress(psutil.Error):
+            if process.environ().get("RANK") == str(rank):
+                return True
+    return False
+
+
+class Group:
+    """Stands in for Ray in the processes of two ranks: their actors, and whether Ray has started one again."""
+
+    def __init__(self) -> None:
+        self.actors: dict[str, Any] = {}
+        self.restarted: set[str] = set()
+        self.silent: set[str] = set()
+        self.is_removed = threading.Event()
+
+    def module(self, own: str) -> ModuleType:
+        """Return what `import ray` gives in the process of the actor `own`."""
+        group, errors = self, ModuleType("ray.exceptions")
+        errors.RayError = type("RayError", (Exception,), {})  # type: ignore[attr-defined]
+
+        def get(answers: list[Any], *, timeout: float) -> list[Any]:
+            if any(answer is None for answer in answers):
+                raise errors.RayError
+            return answers
+
+        module = ModuleType("ray")
+        vars(module).update(
+            exceptions=errors,
+            get=get,
+            get_actor=lambda name, *, namespace: Handle(group, name),
+            get_runtime_context=lambda: SimpleNamespace(was_current_actor_reconstructed=own in group.restarted),
+            util=SimpleNamespace(
+                get_current_placement_group=lambda: group, remove_placement_group=lambda _: group.is_removed.set()
+            ),
+        )
+        return module
+
+
+class Handle:
+    """A handle of an actor, whose methods have `remote`."""
+
+    def __init__(self, group: Group, name: str) -> None:
+        self.start_again = SimpleNamespace(remote=lambda: group.actors[name].start_again())
+        self.node = SimpleNamespace(remote=lambda: None if name in group.silent else "a machine")
+
+
+StartRank = Callable[[Group, int, tuple[str, str]], Any]
+
+
+@pytest.fixture
+def start_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartRank]:
+    """Starts the actor of a rank of two, with the shell commands of its first and second start."""
+    for name, value in (("LEAVE_S", 0.0), ("RESTART_S", 60.0), ("STOP_S", 1.0)):
+        monkeypatch.setattr(ray_executor, name, value)
+
+    def start(group: Group, rank: int, commands: tuple[str, str]) -> Any:
+        own, other = ("a", "b") if rank == 0 else ("b", "a")
+        monkeypatch.setitem(sys.modules, "ray", group.module(own))
+        starts = [(["sh", "-c", command], {"RANK": str(rank)}) for command in commands]
+        group.actors[own] = _actor_class()(starts, str(tmp_path / f"{own}.log"), str(tmp_path), [other])
+        return group.actors[own]
+
+    before = set(threading.enumerate())
+    yield start
+    for thread in set(threading.enumerate()) - before:  # they import Ray as long as they run
+        thread.join(60)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_first_rank_ends_all_when_it_has_ended(start_rank: StartRank, tmp_path: Path, code: int) -> None:
+    """Also after an error, if the others are there."""
+    group = Group()
+    start_rank(group, 0, (f"exit {code}", "echo again >> again"))
+    assert group.is_removed.wait(20)
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_rank_starts_again_with_one_that_was_lost(start_rank: StartRank, tmp_path: Path) -> None:
+    group = Group()
+    first = start_rank(group, 0, ("exec sleep 600", "echo first >> again"))
+    wait_for(lambda: first._process is not None, "the first start")
+    group.restarted.add("b")
+    start_rank(group, 1, ("echo wrong >> again", "sleep 1; echo second >> again"))
+    assert group.is_removed.wait(20)
+    wait_for(lambda: len((tmp_path / "again").read_text().split()) == 2, "both ranks")
+    assert sorted((tmp_path / "again").read_text().split()) == ["first", "second"]
+
+
+def test_a_rank_that_noticed_the_loss_first_waits_for_the_lost_one(start_rank: StartRank, tmp_path: Path) -> None:
+    group = Group()
+    group.silent.add("b")
+    first = start_rank(group, 0, ("exit 3", "echo again >> again"))
+    wait_for(lambda: first._process is not None and first._process.poll() == 3, "the end of the first start")
+    assert not group.is_removed.wait(0.5)
+    group.silent.clear()
+    first.start_again()
+    assert group.is_removed.wait(20)
+    assert (tmp_path / "again").read_text() == "again\n"
+
+
+def test_ranks_end_if_no_machine_takes_the_place_of_a_lost_one(
+    start_rank: StartRank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_executor, "RESTART_S", 0.1)
+    for rank in (0, 1):
+        group = Group()
+        group.silent |= {"a", "b"}
+        start_rank(group, rank, ("exit 3", "echo again >> again"))
+        assert group.is_removed.wait(20)
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
