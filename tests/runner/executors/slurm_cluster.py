@@ -103,7 +103,7 @@ class SlurmCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        return {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), "TMPDIR": str(self.folder / "tmp")}
 
     def run(self, *command: str, text: str = "") -> str:
         """Run a command of SLURM or of its database, which reads `text`, and return its output."""
@@ -131,6 +131,25 @@ class SlurmCluster:
         lines = self.run("sinfo", "-N", "-h", "-o", "%N %T").split("\n")
         return {name: state for name, _, state in (line.partition(" ") for line in lines if line)}
 
+    def end(self) -> None:
+        """End the jobs, the daemons and whatever else belongs to this cluster."""
+        if "slurmctld" in self.processes:
+            with suppress(AssertionError, TimeoutError, subprocess.TimeoutExpired):
+                self.run("scancel", "--full", "-u", getpass.getuser())
+                wait_until(lambda: not self.run("squeue", "--noheader"), "an empty queue", within_s=10)
+        for process in reversed(self.processes.values()):
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for number in processes_of(self.folder):  # step daemons wait for minutes for a controller that has ended
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        wait_until(lambda: not processes_of(self.folder), "the end of all processes")
+
     def start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         path = _path(program)
         assert path is not None
@@ -142,7 +161,7 @@ class SlurmCluster:
 def slurm_cluster(folder: Path, *, with_accounting: bool = False) -> Iterator[SlurmCluster]:
     """Start the cluster in `folder`, a short path, and end all of its processes afterwards."""
     cluster = SlurmCluster(folder)
-    for name in ("state", *(f"spool.{node}" for node in NODES)):
+    for name in ("state", "tmp", *(f"spool.{node}" for node in NODES)):
         (folder / name).mkdir(parents=True)
     folder.chmod(0o755)
     key = folder / "munge.key"
@@ -156,24 +175,16 @@ def slurm_cluster(folder: Path, *, with_accounting: bool = False) -> Iterator[Sl
     options = [f"{option}={file}" for option, file in munge.items()]
     try:
         cluster.processes["munged"] = cluster.start("munged", "--foreground", "--force", f"--key-file={key}", *options)
-        _wait(lambda: munge["--socket"].exists(), "munge's socket")
+        wait_until(lambda: munge["--socket"].exists(), "munge's socket")
         if with_accounting:
             _start_accounting(cluster, ACCOUNTING_CONFIG.format(**names, ports=ports), port=ports[4])
         cluster.processes["slurmctld"] = cluster.start("slurmctld", "-D", "-c", "-f", str(config))
         for node in NODES:
             cluster.start_node(node)
-        _wait(lambda: set(cluster.node_states().values()) == {"idle"}, "idle nodes", ignored=(AssertionError,))
+        wait_until(lambda: set(cluster.node_states().values()) == {"idle"}, "idle nodes", ignored=(AssertionError,))
         yield cluster
     finally:
-        subprocess.run(["scancel", "--full", "-u", names["user"]], env=cluster.environment, check=False, timeout=60)
-        for process in reversed(list(cluster.processes.values())):
-            process.terminate()
-        for process in cluster.processes.values():
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        cluster.end()
 
 
 def _start_accounting(cluster: SlurmCluster, config: str, *, port: int) -> None:
@@ -184,26 +195,43 @@ def _start_accounting(cluster: SlurmCluster, config: str, *, port: int) -> None:
     address = ("--bind-address=127.0.0.1", f"--port={port}", f"--socket={cluster.folder}/database.socket")
     cluster.processes["mariadbd"] = cluster.start("mariadbd", *setup, *address, f"--pid-file={cluster.folder}/db.pid")
     client = ("mariadb", "--no-defaults", "--user=root", f"--socket={cluster.folder}/database.socket")
-    _wait(lambda: cluster.run(*client, text="SELECT 1;"), "the database", ignored=(AssertionError,))
+    wait_until(lambda: cluster.run(*client, text="SELECT 1;"), "the database", ignored=(AssertionError,))
     cluster.run(*client, text=DATABASE)
     file = cluster.folder / "slurmdbd.conf"
     file.write_text(config)
     file.chmod(0o600)
     cluster.processes["slurmdbd"] = cluster.start("slurmdbd", "-D")
     add = ("sacctmgr", "--immediate", "add")
-    _wait(lambda: cluster.run(*add, "cluster", "test"), "slurmdbd", ignored=(AssertionError,))
+    wait_until(lambda: cluster.run(*add, "cluster", "test"), "slurmdbd", ignored=(AssertionError,))
     cluster.run(*add, "account", "lab", "Cluster=test")
     cluster.run(*add, "user", user, "Account=lab", "Cluster=test")
 
 
-def _wait(is_true: Callable[[], bool], what: str, *, ignored: tuple[type[Exception], ...] = ()) -> None:
-    end = time.monotonic() + START_S
+def wait_until(
+    is_true: Callable[[], object],
+    what: str,
+    *,
+    within_s: float = START_S,
+    ignored: tuple[type[Exception], ...] = (),
+) -> None:
+    end = time.monotonic() + within_s
     while time.monotonic() < end:
         with suppress(*ignored):
             if is_true():
                 return
         time.sleep(0.3)
-    raise TimeoutError(f"{what} did not appear within {START_S:g} s")
+    raise TimeoutError(f"{what} did not happen within {within_s:g} s")
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Return the processes of a cluster in this folder: daemons, step daemons, and whatever its jobs have started."""
+    mark, found = f"{folder}/", list[int]()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            text = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            if mark.encode() in text or any(file.startswith(mark) for file in _open_files(process)):
+                found.append(int(process.name))
+    return [number for number in found if number != os.getpid()]
 
 
 def _open_files(process: Path) -> set[str]:

@@ -27,7 +27,7 @@ from bench.store.leases import LeaseFacts, Leases
 from bench.store.stored_records import latest_runs
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cluster_suite import GOOD, PLUGIN, SUITE, turns_suite
+from cluster_suite import GOOD, PLUGIN, turns_suite, write_suite
 
 Test = TypeVar("Test", bound=Callable[..., None])
 Found = TypeVar("Found")
@@ -100,8 +100,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     paths = [str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "turns.py").write_text(PLUGIN)
-    (tmp_path / "suite.yaml").write_text(SUITE)
+    write_suite(tmp_path)
     (tmp_path / "training.yaml").write_text(TRAINING)
     return tmp_path
 
