@@ -339,7 +339,7 @@ def fill_up(file: Path) -> None:
 REFUSALS = (
     (("--partition", "nope"), "invalid partition specified: nope; .*; this cluster has: main"),
     (("--partition", "mian"), r"invalid partition specified: mian; .*; did you mean: main\?"),
-    (("--gres", "gpu:8"), "Batch job submission failed: .*; this cluster has: .*none"),
+    (("--gres", "gpu:8"), "Invalid generic resource .*; this cluster has: none"),
     (("--job-option", "nodelist=elsewhere"), ".*Invalid node name specified"),
     (("--job-option", "no-such=1"), "unrecognized option '--no-such=1'"),
     (("--job-option", "cpus-per-task=64"), ".*; this cluster has: 2 processors and 4000 MB, gres none"),
