@@ -40,6 +40,14 @@ matrix: {clip: [8x1x32]}
 measure: {accuracy: {dataset: motions, recipe: "quick with epochs=2", views: 1x1}}
 """
 OVER_NODES = TRAINING.replace("views: 1x1", "views: 1x1, ranks: 2, nodes: 2")
+LONG_OVER_NODES = """
+suite: training
+models:
+  - {name: c3d_search, width: 0.0625, num_classes: 2}
+matrix: {clip: [4x1x32]}
+measure:
+  accuracy: {dataset: motions, root: few, recipe: "tiny.yaml with epochs=60", views: 1x1, ranks: 2, nodes: 2}
+"""
 DEADLINE_S = 900
 
 
@@ -224,7 +232,7 @@ def test_a_case_over_two_nodes_runs_again_after_the_loss_of_one(folder: Path, cl
     """The node of one rank is lost in the middle of a training; Ray has a third node with a GPU to go on with."""
     cluster.gpu_nodes += [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(3 - len(cluster.gpu_nodes))]
     cluster.wait_for_nodes()
-    (folder / "training.yaml").write_text(OVER_NODES.replace("epochs=2", "epochs=20"))
+    (folder / "training.yaml").write_text(LONG_OVER_NODES)
     run = ("run", "training.yaml", "--out", "res", "--executor", "ray", "--address", cluster.address, "--gpus", "1")
     started = vbench(*run)
     wait_for(lambda: list((folder / "res").glob("artifacts/*/curves.csv")), "an epoch")
