@@ -342,7 +342,6 @@ REFUSALS = (
     (("--gres", "gpu:8"), "Invalid generic resource .*; this cluster has: none"),
     (("--job-option", "nodelist=elsewhere"), ".*Invalid node name specified"),
     (("--job-option", "no-such=1"), "unrecognized option '--no-such=1'"),
-    (("--job-option", "cpus-per-task=64"), ".*; this cluster has: 2 processors and 4000 MB, gres none"),
 )
 
 
