@@ -187,9 +187,9 @@ def bisect(
 
     tree = read_trusted_suite(suite, small=small, trust=trust)
     _check_metrics(_limits([f"{metric}={limit}"]), tree)
-    measure, measures = metric.partition(".")[0], tree.data.get("measure")
-    if isinstance(measures, dict) and measure not in {*measures, "parity"} and measure.isidentifier():
-        raise UnknownNameError("measure", measure, measures, where=str(suite))
+    of_metric, measures = metric.partition(".")[0], tree.data.get("measure")
+    if isinstance(measures, dict) and of_metric not in {*measures, "parity"} and of_metric.isidentifier():
+        raise UnknownNameError("measure", of_metric, measures, where=str(suite))
     budget_s = _budget_seconds(budget)
     commits = commits_between(good, bad)
     kept = KeptJudgements(out, {"metric": metric, "case": case, "good": good, "bad": commits[-1], "limit": limit})
