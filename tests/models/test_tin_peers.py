@@ -77,6 +77,7 @@ def fill(assets: Path) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", PEERS)
 def test_the_published_code_gives_these_keys_costs_and_logits(peer: str, fill: ModuleType, tmp_path: Path) -> None:
     known = PEERS[peer]
