@@ -120,7 +120,10 @@ class Ray(Executor):
             node = ray.get(ray.get_actor(name, namespace=NAMESPACE).node.remote(), timeout=ASK_S)
         except ray.exceptions.GetTimeoutError:
             return JobState(job=job, phase="waiting", reason="resources")
-        except ray.exceptions.ActorUnavailableError:
+        except ray.exceptions.ActorUnavailableError:  # also for ever, if its placement group was removed
+            groups = ray.util.placement_group_table().values()
+            if any(group["name"] == name and group["state"] == "REMOVED" for group in groups):
+                return JobState(job=job, phase="ended")
             return JobState(job=job, phase="waiting", reason="restart")
         except (ValueError, ray.exceptions.RayError):  # no such actor any more, or it died meanwhile
             return JobState(job=job, phase="ended")
