@@ -1,5 +1,6 @@
 """The commands `weights …`: inspect a checkpoint file, export it, find published ones, download one."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -117,6 +118,9 @@ def _show_checkpoint(found: "CheckpointFacts") -> None:
         print_text("no model here has these weights")
     for fit in found.fits:
         print_text(f"fits {fit.model}: vbench profile {fit.model}{_flags(fit)} --weights {found.path}")
+        for name in fit.assumed:
+            usual = fit.arguments.get(name, "the default")
+            print_text(f"weights do not show {name} of {fit.model}: {usual} is usual, give another by --arg {name}=N")
 
 
 def _checkpoint_as_dict(found: "CheckpointFacts") -> dict[str, Any]:
@@ -138,7 +142,13 @@ def _checkpoint_as_dict(found: "CheckpointFacts") -> dict[str, Any]:
         "problem": found.problem,
         "input_protocol": found.input_protocol.as_detail(),
         "fits": [
-            {"model": fit.model, "family": fit.family, "arguments": dict(fit.arguments), "has_head": fit.has_head}
+            {
+                "model": fit.model,
+                "family": fit.family,
+                "arguments": dict(fit.arguments),
+                "has_head": fit.has_head,
+                "assumed": list(fit.assumed),
+            }
             for fit in found.fits
         ],
     }
@@ -153,7 +163,8 @@ def _shown(name: str, value: Any) -> str:
 def _flags(fit: "Fit") -> str:
     """The arguments of a fit as flags of `vbench profile`."""
     flags = [
-        f" --num-classes {value}" if k == "num_classes" else f" --arg {k}={value}" for k, value in fit.arguments.items()
+        f" --num-classes {value}" if k == "num_classes" else f" --arg {shlex.quote(f'{k}={value}')}"
+        for k, value in fit.arguments.items()
     ]
     return "".join(flags)
 

@@ -23,6 +23,7 @@ from bench.models.input_channels import RGB, set_input_channels
 from bench.models.meta import build_on_meta
 from bench.models.sources import pretrained_name, source_entry, source_names, source_weights
 from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
+from bench.models.weights.conventions import fixed_arguments
 from bench.models.weights.loading import load_checkpoint
 from bench.models.weights.matching import classes_in
 from bench.reference.zoo_files import zoo_files
@@ -235,10 +236,17 @@ def _parts_of(protocol: InputProtocol | Mapping[str, Any] | None) -> Mapping[str
 
 
 def _with_weights(entry: ModelEntry, given: Mapping[str, Any], model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
-    """Return `model` with weights, rebuilt if the file has other classes and the caller gave no number of classes."""
+    """Return `model` with weights, rebuilt with what the file shows and the caller left open.
+
+    That is the number of classes, and what the code base of the file fixes, such as strides.
+    """
+    shown = fixed_arguments(checkpoint, entry.family)
     classes = classes_in(checkpoint, model)
-    if "num_classes" not in given and classes is not None and "num_classes" in entry.arguments:
-        model = _build(entry, {**given, "num_classes": classes})
+    if classes is not None and "num_classes" in entry.arguments:
+        shown["num_classes"] = classes
+    shown = {name: value for name, value in shown.items() if name not in given and entry.arguments[name] != value}
+    if shown:
+        model = _build(entry, {**shown, **given})
     model.__dict__["weights_report"] = load_checkpoint(model, checkpoint)
     return model
 

@@ -180,6 +180,7 @@ class MViT(VideoModel):
         stride_kernels: bool,
         is_relative: bool,
         pooling: Pooling,
+        widens_in_mlp: bool,
     ) -> None:
         super().__init__()
         self.grid = (frames // 2, size // 4, size // 4)
@@ -198,6 +199,7 @@ class MViT(VideoModel):
             grid=self.grid,
             stride_kernels=stride_kernels,
             is_relative=is_relative,
+            widens_in_mlp=widens_in_mlp,
         )
         self.blocks = nn.ModuleList(MultiscaleBlock(shape) for shape in shapes)
         self.norm = nn.LayerNorm(shapes[-1].out_dim, eps=EPS)
@@ -231,7 +233,15 @@ class MViT(VideoModel):
 
 
 def _block_shapes(
-    dim: int, heads: int, *, depth: int, widens_at: Sequence[int], grid: Grid, stride_kernels: bool, is_relative: bool
+    dim: int,
+    heads: int,
+    *,
+    depth: int,
+    widens_at: Sequence[int],
+    grid: Grid,
+    stride_kernels: bool,
+    is_relative: bool,
+    widens_in_mlp: bool,
 ) -> list[BlockShape]:
     shapes = []
     key_stride = KEY_STRIDE
@@ -239,9 +249,9 @@ def _block_shapes(
         stride = 2 if number in widens_at else 1
         key_stride = max(key_stride // stride, 1)
         heads = heads * stride
-        attention_dim = dim * stride if is_relative else dim
-        # Without relative positions, the MLP of the block before the one that pools has widened.
-        out_dim = attention_dim if is_relative or number + 1 not in widens_at else 2 * dim
+        # Either the attention of the block that pools widens, or before it the MLP of the block before.
+        attention_dim = dim if widens_in_mlp else dim * stride
+        out_dim = 2 * dim if widens_in_mlp and number + 1 in widens_at else attention_dim
         shapes.append(
             BlockShape(
                 dim=dim,
@@ -330,6 +340,7 @@ def mvitv1(
         stride_kernels=stride_kernels,
         is_relative=False,
         pooling=pooling,
+        widens_in_mlp=True,
     )
 
 
@@ -362,8 +373,12 @@ def mvitv2(
     size: int = 224,
     stride_kernels: bool = False,
     pooling: Pooling = "class",
+    widens_in_mlp: bool = False,
 ) -> MViT:
-    """MViTv2; `widens_at` are the blocks that double width and heads and halve the grid in space."""
+    """MViTv2; `widens_at` are the blocks that double width and heads and halve the grid in space.
+
+    With `widens_in_mlp` the block before doubles the width, as in the models that were pretrained by MaskFeat.
+    """
     return MViT(
         num_classes,
         dim=dim,
@@ -375,4 +390,5 @@ def mvitv2(
         stride_kernels=stride_kernels,
         is_relative=True,
         pooling=pooling,
+        widens_in_mlp=widens_in_mlp,
     )

@@ -6,6 +6,7 @@ Feichtenhofer et al., 2019, arXiv:1812.03982. Numbers and names of weights as in
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from bench.models.stages import (
     NON_LOCAL_BLOCKS,
     NON_LOCAL_PIXELS,
     STAGES,
+    WHOLE_MAP,
     Affinity,
     BlockModel,
     Channels,
@@ -36,15 +38,23 @@ SLOW_WIDTH, FAST_WIDTH = 64, 8
 FUSION_RATIO = 2
 """Channels that the fast pathway hands over, per channel that it has."""
 
+Takes = Literal["pathways", "clip"]
+ONE_CLIP = {"takes": "clip", "fusion_norm": False}
+"""What sets apart MMAction2's SlowFast."""
+
 
 class SlowFast(BlockModel):
     """`m(slow, fast)`, the slow clip taken from every `alpha`-th frame of the fast one.
 
+    With `takes` "clip", as in MMAction2, it is `m(clip)`: the fast pathway sees the clip and the slow one every
+    `alpha`-th frame from the first; both are averaged over their whole maps, and the head reads the fast one first.
+    MMAction2 fuses without `fusion_norm`, the norm and ReLU behind the lateral convolution.
+
     `fusion_frames` is the temporal kernel of the fusions; `temporal_blocks` is the number of blocks in the third stage
-    that convolve over time, from its first, in the slow and in the fast pathway. `non_local` names the affinity of
-    the slow pathway's non-local blocks, after the residual blocks `non_local_blocks` of each stage; there are none if
-    it is None. The head averages over all frames and 7x7 of each pathway, so that both give as many windows; the
-    published window spans all frames of the published clip.
+    that convolve over time, from its first, in the slow pathway of `depth` and the fast one of `fast_depth`.
+    `non_local` names the affinity of the slow pathway's non-local blocks, which follow the residual blocks
+    `non_local_blocks` of each stage; there are none if it is None. The head averages over all frames and 7x7 of each
+    pathway, so that both give as many windows; the published window spans all frames of the published clip.
     """
 
     def __init__(
@@ -58,11 +68,16 @@ class SlowFast(BlockModel):
         dropout: float,
         non_local: Affinity | None = None,
         non_local_blocks: Sequence[Sequence[int]] = NON_LOCAL_BLOCKS,
+        fast_depth: Depth | None = None,
+        fusion_norm: bool = True,
+        takes: Takes = "pathways",
     ) -> None:
+        fast_depth = fast_depth or depth
         slow_third, fast_third = (
-            [3 if block < blocks else 1 for block in range(BLOCKS_OF_DEPTH[depth][2])] for blocks in temporal_blocks
+            [3 if block < blocks else 1 for block in range(BLOCKS_OF_DEPTH[each][2])]
+            for each, blocks in zip((depth, fast_depth), temporal_blocks, strict=True)
         )
-        fuse = partial(FastToSlow, kernel_frames=fusion_frames, stride_frames=alpha)
+        fuse = partial(FastToSlow, kernel_frames=fusion_frames, stride_frames=alpha, has_norm=fusion_norm)
         slow = _stages(
             depth,
             _fused(resnet_channels(SLOW_WIDTH)),
@@ -70,22 +85,23 @@ class SlowFast(BlockModel):
             non_local=non_local,
             non_local_blocks=non_local_blocks,
         )
-        fast = _stages(depth, resnet_channels(FAST_WIDTH), frames=[(3,), (3,), fast_third, (3,)])
+        fast = _stages(fast_depth, resnet_channels(FAST_WIDTH), frames=[(3,), (3,), fast_third, (3,)])
         fusions = [fuse(channels.out) for channels in resnet_channels(FAST_WIDTH)[:-1]]
         super().__init__(
             [
                 Pathways(resnet_stem(SLOW_WIDTH, frames=1), resnet_stem(FAST_WIDTH, frames=5), fuse(FAST_WIDTH)),
                 *(Pathways(*both) for both in zip(slow, fast, [*fusions, None], strict=True)),
-                JoinPathways(),
+                JoinPathways(takes),
                 Head(32 * (SLOW_WIDTH + FAST_WIDTH), num_classes=num_classes, pool=nn.Identity(), dropout=dropout),
             ]
         )
-        self.alpha = alpha
-        self.inputs = (InputSpec(frames=partial(slow_frames, alpha=alpha)), InputSpec())
+        self.alpha, self.takes = alpha, takes
+        slow_input = InputSpec(frames=partial(slow_frames, alpha=alpha))
+        self.inputs = (slow_input, InputSpec()) if takes == "pathways" else (InputSpec(),)
         self.smallest_clip = (alpha, NON_LOCAL_PIXELS if non_local else 1)
 
     def forward_maps(self, *clips: Tensor) -> Tensor:
-        pathways = clips
+        pathways = clips if self.takes == "pathways" else (clips[0][:, :, :: self.alpha], clips[0])
         *blocks, join, _head = self.blocks
         for block in blocks:
             pathways = block(*pathways)
@@ -93,7 +109,7 @@ class SlowFast(BlockModel):
         return joined
 
     def check(self, *clips: Tensor) -> None:
-        if [clip.ndim for clip in clips] == [5, 5]:
+        if [clip.ndim for clip in clips] == [5, 5] and self.takes == "pathways":
             self._check_pathways(*clips)
         super().check(*clips)
 
@@ -131,28 +147,30 @@ class Pathways(nn.Module):
 class FastToSlow(nn.Module):
     """Appends the fast pathway's features to the slow one, at its frame rate, by a strided convolution."""
 
-    def __init__(self, fast_channels: int, *, kernel_frames: int, stride_frames: int) -> None:
+    def __init__(self, fast_channels: int, *, kernel_frames: int, stride_frames: int, has_norm: bool) -> None:
         super().__init__()
         handed_over = fast_channels * FUSION_RATIO
         self.conv_fast_to_slow = conv3d(
             fast_channels, handed_over, kernel=(kernel_frames, 1, 1), stride=(stride_frames, 1, 1)
         )
-        self.norm = nn.BatchNorm3d(handed_over)
-        self.activation = nn.ReLU()
+        self.norm = nn.BatchNorm3d(handed_over) if has_norm else nn.Identity()
+        self.activation = nn.ReLU() if has_norm else nn.Identity()
 
     def forward(self, slow: Tensor, fast: Tensor) -> Tensor:
         return torch.cat([slow, self.activation(self.norm(self.conv_fast_to_slow(fast)))], dim=1)
 
 
 class JoinPathways(nn.Module):
-    """Joins both pathways in one map, each averaged over its frames and every 7x7 window."""
+    """Joins both pathways in one map, each averaged over its frames and every 7x7 window, or over its whole map."""
 
-    def __init__(self) -> None:
+    def __init__(self, takes: Takes) -> None:
         super().__init__()
-        self.pool = WindowPool((None, 7, 7))
+        self.is_fast_first = takes == "clip"
+        self.pool = WindowPool(WHOLE_MAP if takes == "clip" else (None, 7, 7))
 
     def forward(self, slow: Tensor, fast: Tensor) -> Tensor:
-        return torch.cat([self.pool(slow), self.pool(fast)], dim=1)
+        maps = (fast, slow) if self.is_fast_first else (slow, fast)
+        return torch.cat([self.pool(each) for each in maps], dim=1)
 
 
 def _fused(channels: tuple[Channels, ...]) -> tuple[Channels, ...]:
@@ -208,6 +226,10 @@ def _stages(
             "temporal_blocks": 6,
             "clip": "64x2x224",
         },
+        "slowfast_clip_r50": {"alpha": 4, "fusion_frames": 7, **ONE_CLIP},
+        "slowfast_clip_r50_4x16": {"alpha": 8, "fusion_frames": 5, **ONE_CLIP},
+        "slowfast_clip_r101": {"depth": 101, "alpha": 4, "fusion_frames": 7, **ONE_CLIP},
+        "slowfast_clip_r101_r50_4x16": {"depth": 101, "fast_depth": 50, "alpha": 8, "fusion_frames": 5, **ONE_CLIP},
         "slowfast_nln_r101_16x8": {
             "depth": 101,
             "alpha": 4,
@@ -229,24 +251,34 @@ def build_slowfast(
     fast_temporal_blocks: int | None = None,
     non_local: Affinity | None = None,
     non_local_blocks: Sequence[Sequence[int]] = NON_LOCAL_BLOCKS,
+    fast_depth: Depth | None = None,
+    fusion_norm: bool = True,
+    takes: Takes = "pathways",
     dropout: float = 0.5,
 ) -> SlowFast:
     """SlowFast; `alpha` is the fast pathway's frame rate over the slow one's.
 
     `temporal_blocks` blocks of the third stage convolve over time (all if None), `fast_temporal_blocks` of the fast
     pathway's (as many if None). `non_local` and `non_local_blocks` put non-local blocks into the slow pathway.
+    `fast_depth` is the depth of the fast pathway if it is not that of the slow one. With `takes` "clip" and mostly
+    without `fusion_norm`, it is the model of MMAction2.
     """
     require_positive(alpha=alpha, fusion_frames=fusion_frames)
     if fusion_frames % 2 == 0:
         raise InputError(f"fusion_frames must be odd, found {fusion_frames}")
     slow_blocks = chosen(BLOCKS_OF_DEPTH, depth, name="depth")[2] if temporal_blocks is None else temporal_blocks
+    is_alike = fast_depth is None or fast_depth == depth
+    fast_blocks = slow_blocks if is_alike else BLOCKS_OF_DEPTH[fast_depth or depth][2]
     return SlowFast(
         depth,
         num_classes,
         alpha=alpha,
         fusion_frames=fusion_frames,
-        temporal_blocks=(slow_blocks, slow_blocks if fast_temporal_blocks is None else fast_temporal_blocks),
+        temporal_blocks=(slow_blocks, fast_blocks if fast_temporal_blocks is None else fast_temporal_blocks),
         dropout=dropout,
         non_local=non_local,
         non_local_blocks=non_local_blocks,
+        fast_depth=fast_depth,
+        fusion_norm=fusion_norm,
+        takes=takes,
     )

@@ -16,8 +16,13 @@ from bench.models.base import VideoModel
 Size = tuple[int, int, int]
 """Kernel, stride or window as (T, H, W)."""
 
-Window = tuple[int | None, int, int]
-"""Pooling window (T, H, W) on the last feature map; None spans all the frames there are."""
+Window = tuple[int | None, int | None, int | None]
+"""Pooling window (T, H, W) on the last feature map; None spans the whole axis."""
+
+Pooling = Literal["window", "mean"]
+"""What a head averages over: windows of the published size, or the whole map, as MMAction2 does."""
+
+WHOLE_MAP: Window = (None, None, None)
 
 Depth = Literal[50, 101, 152]
 
@@ -187,37 +192,47 @@ class ResidualBlock(nn.Module):
         return out
 
 
-Affinity = Literal["softmax", "dot_product"]
+Affinity = Literal["softmax", "unscaled_softmax", "gaussian", "dot_product"]
+NonLocalForm = Literal["pyslowfast", "mmaction2"]
 
 
 class NonLocal(nn.Module):
     """Adds to every position a sum over all positions of the clip, weighted by their affinity (arXiv:1711.07971).
 
     Keys and values are max-pooled 2x2 in space. The affinities are normalised by softmax, after a scaling by the
-    root of their width, or divided by the number of keys (`dot_product`).
+    root of their width or without it, or divided by the number of keys (`dot_product`). `gaussian` compares the maps
+    themselves, without projections. `form` is whose code it follows: PySlowFast pools before it projects, MMAction2
+    pools the projections and has no bias in the last convolution.
     """
 
-    def __init__(self, channels: int, *, affinity: Affinity) -> None:
+    def __init__(self, channels: int, *, affinity: Affinity, form: NonLocalForm = "pyslowfast") -> None:
         super().__init__()
-        self.affinity = affinity
+        self.affinity, self.form = affinity, form
         inner = channels // 2
-        self.conv_theta = nn.Conv3d(channels, inner, 1)
-        self.conv_phi = nn.Conv3d(channels, inner, 1)
+        is_projected = affinity != "gaussian"
+        self.conv_theta = nn.Conv3d(channels, inner, 1) if is_projected else nn.Identity()
+        self.conv_phi = nn.Conv3d(channels, inner, 1) if is_projected else nn.Identity()
         self.conv_g = nn.Conv3d(channels, inner, 1)
-        self.conv_out = nn.Conv3d(inner, channels, 1)
+        self.conv_out = nn.Conv3d(inner, channels, 1, bias=form == "pyslowfast")
         self.bn = nn.BatchNorm3d(channels)
         self.pool = nn.MaxPool3d((1, 2, 2))
         nn.init.zeros_(self.bn.weight)  # the block starts as the identity
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        pooled = self.pool(x_BCTHW)
         query_BCN = self.conv_theta(x_BCTHW).flatten(2)
-        key_BCM, value_BCM = self.conv_phi(pooled).flatten(2), self.conv_g(pooled).flatten(2)
+        if self.form == "pyslowfast":
+            pooled = self.pool(x_BCTHW)
+            key, value = self.conv_phi(pooled), self.conv_g(pooled)
+        else:
+            key, value = self.pool(self.conv_phi(x_BCTHW)), self.pool(self.conv_g(x_BCTHW))
+        key_BCM, value_BCM = key.flatten(2), value.flatten(2)
         affinity_BNM = query_BCN.transpose(1, 2) @ key_BCM
         if self.affinity == "softmax":
-            weights_BNM = (affinity_BNM * query_BCN.shape[1] ** -0.5).softmax(2)
-        else:
+            affinity_BNM = affinity_BNM * query_BCN.shape[1] ** -0.5
+        if self.affinity == "dot_product":
             weights_BNM = affinity_BNM / affinity_BNM.shape[2]
+        else:
+            weights_BNM = affinity_BNM.softmax(2)
         gathered_BCN = value_BCM @ weights_BNM.transpose(1, 2)
         gathered = gathered_BCN.reshape(gathered_BCN.shape[:2] + x_BCTHW.shape[2:])
         out: Tensor = x_BCTHW + self.bn(self.conv_out(gathered))
@@ -241,6 +256,7 @@ class Stage(nn.Module):
         norms_stride: bool = True,
         non_local: Collection[int] = (),
         affinity: Affinity = "softmax",
+        non_local_form: NonLocalForm = "pyslowfast",
     ) -> None:
         super().__init__()
         rest = replace(channels, into=channels.out)
@@ -251,7 +267,9 @@ class Stage(nn.Module):
                 for index, (here, step) in enumerate(places)
             )
         )
-        self.non_local = nn.ModuleDict({str(index): NonLocal(channels.out, affinity=affinity) for index in non_local})
+        self.non_local = nn.ModuleDict(
+            {str(index): NonLocal(channels.out, affinity=affinity, form=non_local_form) for index in non_local}
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for index, block in enumerate(self.res_blocks):
@@ -267,10 +285,12 @@ def conv3d(into: int, out: int, *, kernel: Size = ONE, stride: Size = ONE, group
     return nn.Conv3d(into, out, kernel, stride=stride, padding=(t // 2, h // 2, w // 2), groups=groups, bias=False)
 
 
-def resnet_stem(channels: int, *, frames: int, is_pooled: bool = True) -> Stem:
+def resnet_stem(
+    channels: int, *, frames: int, is_pooled: bool = True, stride_t: int = 1, pool_stride_t: int = 1
+) -> Stem:
     """Return a `frames` x 7 x 7 convolution of RGB, then 1x3x3 max-pooling if `is_pooled`; each halves H and W."""
-    conv = conv3d(3, channels, kernel=(frames, 7, 7), stride=(1, 2, 2))
-    return Stem(conv, channels, pool=nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)) if is_pooled else None)
+    conv = conv3d(3, channels, kernel=(frames, 7, 7), stride=(stride_t, 2, 2))
+    return Stem(conv, channels, pool=nn.MaxPool3d((1, 3, 3), (pool_stride_t, 2, 2), (0, 1, 1)) if is_pooled else None)
 
 
 def resnet_channels(stem: int = 64) -> tuple[Channels, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.core.errors import ClipError, InputError
 from bench.core.registry import register_model
 from bench.models.backbones import Backbone, FrameModel, by_clip, create_backbone, frames_of
+from bench.models.stages import Affinity, NonLocal
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 DEEP_STAGE_BLOCKS = 23  # from here on (ResNet-101) the authors shift every second block only
@@ -37,6 +38,21 @@ class TemporalShift(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         shifted: Tensor = self.net(shift_channels(frames, frames=self.clip_length.frames, shift_div=self.shift_div))
         return shifted
+
+
+class NonLocalBlock(nn.Module):
+    """A residual block, then a non-local block over all positions of the clip, as MMAction2 puts it into TSM."""
+
+    def __init__(self, block: nn.Module, *, clip_length: ClipLength, affinity: Affinity) -> None:
+        super().__init__()
+        self.block = block
+        self.clip_length = clip_length
+        channels = block.get_parameter("bn3.weight").shape[0]
+        self.non_local_block = NonLocal(channels, affinity=affinity, form="mmaction2")
+
+    def forward(self, frames: Tensor) -> Tensor:
+        clip_BCTHW = by_clip(self.block(frames), frames=self.clip_length.frames).transpose(1, 2)
+        return frames_of(self.non_local_block(clip_BCTHW))
 
 
 class FrameScores(FrameModel):
@@ -87,11 +103,26 @@ class FrameScores(FrameModel):
 
 
 class Tsm(FrameScores):
-    """The mean over frames of the logits of a shifted 2D model."""
+    """The mean over frames of the logits of a shifted 2D model.
 
-    def __init__(self, backbone: Backbone, *, num_classes: int, shift_div: int, dropout: float) -> None:
+    `non_local` names the affinity of non-local blocks behind every second block of the middle stages, or is None.
+    """
+
+    def __init__(
+        self, backbone: Backbone, *, num_classes: int, shift_div: int, dropout: float, non_local: Affinity | None = None
+    ) -> None:
         super().__init__(backbone, num_classes=num_classes, dropout=dropout)
         add_shifts(backbone.model, clip_length=self.clip_length, shift_div=shift_div)
+        if non_local is None:
+            return
+        for name in STAGES[1:3]:
+            stage = backbone.model.get_submodule(name)
+            for index in range(0, len(list(stage.children())), 2):
+                block = stage.get_submodule(str(index))
+                if not hasattr(block, "bn3"):
+                    raise InputError("non_local takes ResNets of bottlenecks, from ResNet-50 on; found another one")
+                wrapped = NonLocalBlock(block, clip_length=self.clip_length, affinity=non_local)
+                stage.set_submodule(str(index), wrapped)
 
 
 def shift_channels(images: Tensor, *, frames: int, shift_div: int) -> Tensor:
@@ -110,7 +141,7 @@ def shift_channels(images: Tensor, *, frames: int, shift_div: int) -> Tensor:
 def add_shifts(model: nn.Module, *, clip_length: ClipLength, shift_div: int) -> None:
     """Shift before the first convolution of the residual blocks of `model`, a ResNet of torchvision or timm."""
     for block in shifted_blocks(model, family="tsm"):
-        block.conv1 = TemporalShift(block.conv1, clip_length=clip_length, shift_div=shift_div)
+        block.conv1 = TemporalShift(block.get_submodule("conv1"), clip_length=clip_length, shift_div=shift_div)
 
 
 def shifted_blocks(model: nn.Module, *, family: str) -> list[nn.Module]:
@@ -137,7 +168,13 @@ def residual_blocks(model: nn.Module, *, family: str) -> list[list[nn.Module]]:
     "tsm",
     clip="8x8x224",
     paper="Lin et al., 2019, arXiv:1811.08383",
-    variants={f"tsm_r{depth}": {"backbone": f"torchvision:resnet{depth}"} for depth in (50, 101)},
+    variants={
+        "tsm_r50": {"backbone": "torchvision:resnet50"},
+        "tsm_r101": {"backbone": "torchvision:resnet101"},
+        "tsm_nln_r50": {"non_local": "unscaled_softmax"},
+        "tsm_nln_dot_product_r50": {"non_local": "dot_product"},
+        "tsm_nln_gaussian_r50": {"non_local": "gaussian"},
+    },
 )
 def build_tsm(
     num_classes: int = 400,
@@ -145,10 +182,14 @@ def build_tsm(
     backbone: str = "torchvision:resnet50",
     shift_div: int = 8,
     dropout: float = 0.5,
+    non_local: Affinity | None = None,
     backbone_weights: str | None = None,
 ) -> Tsm:
-    """A 2D ResNet with temporal shifts; 2 / `shift_div` of the channels move, half of them either way."""
+    """A 2D ResNet with temporal shifts; 2 / `shift_div` of the channels move, half of them either way.
+
+    `non_local` adds the non-local blocks of MMAction2's TSM, with this affinity.
+    """
     if shift_div < 2:
         raise InputError(f"shift_div must be at least 2, as two parts of the channels move; found {shift_div}")
     made = create_backbone(backbone, weights=backbone_weights)
-    return Tsm(made, num_classes=num_classes, shift_div=shift_div, dropout=dropout)
+    return Tsm(made, num_classes=num_classes, shift_div=shift_div, dropout=dropout, non_local=non_local)

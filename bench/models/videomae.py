@@ -69,14 +69,16 @@ class VideoMae(VideoModel):
     """The encoder with a classifier on the mean of its tokens, or on the first of them. There is no class token.
 
     Positions are a fixed sine table over the flattened tokens, so clips of any length and size work, unless
-    `learned_positions`: then clips are of exactly `frames` x `size` x `size`. `layer_scale`, `qkv_bias` and `cosine`
-    are options of the authors' code; `pooling` "first" is its `--use_cls`.
+    `learned_positions`, or `stored_positions`, the table that MMAction2 keeps in its files: then clips are of exactly
+    `frames` x `size` x `size`. `layer_scale`, `qkv_bias` and `cosine` are options of the authors' code; `pooling`
+    "first" is its `--use_cls`.
     """
 
     head_name = "head"
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
     positions: Tensor
+    pos_embed: Tensor
 
     def __init__(
         self,
@@ -93,17 +95,21 @@ class VideoMae(VideoModel):
         pooling: Literal["mean", "first"] = "mean",
         layer_scale: bool = False,
         learned_positions: bool = False,
+        stored_positions: bool = False,
         qkv_bias: bool = True,
         cosine: bool = False,
     ) -> None:
         super().__init__()
-        self.clip = (frames, size, size) if learned_positions else None
-        self.smallest_clip = (frames, size) if learned_positions else (tubelet, patch)
+        is_fixed = learned_positions or stored_positions
+        self.clip = (frames, size, size) if is_fixed else None
+        self.smallest_clip = (frames, size) if is_fixed else (tubelet, patch)
         self.patch_embed = TubeletEmbed(dim, tubelet=tubelet, patch=patch)
         tokens = (frames // tubelet) * (size // patch) ** 2
         if learned_positions:
             self.pos_embed = nn.Parameter(torch.zeros(1, tokens, dim))
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        elif stored_positions:
+            self.register_buffer("pos_embed", sinusoid_table(tokens, dim))
         else:
             self.register_buffer("positions", sinusoid_table(tokens, dim), persistent=False)
         block = ScaledBlock if layer_scale else Block
@@ -123,14 +129,14 @@ class VideoMae(VideoModel):
     def forward_features(self, *clips: Tensor) -> Tensor:
         """Return the normalised mean of all tokens, or the first one, `(B, D)`.
 
-        Raises ClipError for a clip that the learned positions do not fit.
+        Raises ClipError for a clip that its positions do not fit.
         """
         (clip_BCTHW,) = clips
         if self.clip is not None and clip_BCTHW.shape[2:] != self.clip:
             found, wanted = ("x".join(map(str, size)) for size in (clip_BCTHW.shape[2:], self.clip))
             raise ClipError(
                 f"this VideoMAE takes {wanted} (frames x H x W), found {found}; "
-                "its learned positions have that size: build it with other `frames` and `size`"
+                "its positions have that size: build it with other `frames` and `size`"
             )
         tokens = self.patch_embed(clip_BCTHW)
         tokens = tokens + self._positions_for(tokens)

@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from bench.core.registry import register_model
 from bench.models.blocks import require_positive
 from bench.models.stages import (
+    WHOLE_MAP,
     BlockModel,
     Bottleneck,
     Channels,
     Head,
+    Pooling,
     Size,
     Stage,
     Stem,
+    Window,
     WindowPool,
     conv3d,
 )
@@ -33,7 +36,7 @@ class X3D(BlockModel):
     """X3D with `depth_factor` times its base blocks. Time is never strided; the head pools over `window` (T, H, W)."""
 
     def __init__(
-        self, num_classes: int, *, depth_factor: float, window: Size, shortcut_norm: bool, dropout: float
+        self, num_classes: int, *, depth_factor: float, window: Window, shortcut_norm: bool, dropout: float
     ) -> None:
         into = (WIDTHS[0], *WIDTHS[:-1])
         stages = [
@@ -93,7 +96,7 @@ def _make_bottleneck(index: int, channels: Channels, stride: Size) -> Bottleneck
     )
 
 
-def _projected_pool(window: Size) -> nn.Sequential:
+def _projected_pool(window: Window) -> nn.Sequential:
     """Return the last convolution, the pooling, and the projection to `FEATURES`, which is cheap after the pooling."""
     width = int(EXPANSION * WIDTHS[-1])
     layers: OrderedDict[str, nn.Module] = OrderedDict(
@@ -124,12 +127,19 @@ def build_x3d(
     depth_factor: float = 2.2,
     window: Size = (16, 7, 7),
     shortcut_norm: bool = False,
+    pooling: Pooling = "window",
     dropout: float = 0.5,
 ) -> X3D:
     """X3D; `window` is the clip's frames and a 32nd of its crop, over which the head pools.
 
-    `shortcut_norm` adds a batch norm to shortcuts that stride without widening: PySlowFast's X3D has it,
-    PyTorchVideo's does not.
+    With `pooling` "mean" it pools over the whole map, as MMAction2's X3D does. `shortcut_norm` adds a batch norm to
+    shortcuts that stride without widening: the X3D of PySlowFast and MMAction2 have it, PyTorchVideo's does not.
     """
     require_positive(depth_factor=depth_factor, window=min(window))
-    return X3D(num_classes, depth_factor=depth_factor, window=window, shortcut_norm=shortcut_norm, dropout=dropout)
+    return X3D(
+        num_classes,
+        depth_factor=depth_factor,
+        window=WHOLE_MAP if pooling == "mean" else window,
+        shortcut_norm=shortcut_norm,
+        dropout=dropout,
+    )

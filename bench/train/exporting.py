@@ -24,8 +24,10 @@ from bench.models.sources import torchvision_entries
 from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
 from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
 from bench.models.weights.identification import fits_of
+from bench.models.weights.mmaction_names import C3D_LAYERS as MMACTION_C3D_LAYERS
+from bench.models.weights.mmaction_names import TIN_LAYERS as MMACTION_TIN_LAYERS
 from bench.models.weights.safe_pickle import read_torch
-from bench.models.weights.translations import MMACTION_C3D_LAYERS, MMACTION_TIN_LAYERS, names_for, rows_of
+from bench.models.weights.translations import names_for, rows_of
 from bench.train.checkpointing import save_torch, written_whole
 from bench.train.recipe import SGD, Recipe
 from bench.train.schedule import Multistep

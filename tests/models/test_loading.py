@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from bench.core.errors import InputError, WeightsError
 from bench.models.factory import create_model
 from bench.models.weights.loading import LoadReport, load_weights
-from bench.models.weights.translations import MMACTION_C3D_LAYERS, SPORTS_1M_LAYERS
+from bench.models.weights.mmaction_names import C3D_LAYERS
+from bench.models.weights.translations import SPORTS_1M_LAYERS
 
 NARROW = {"widen_factor": 0.125}
 CLIP = (8, 32)
@@ -167,7 +168,7 @@ def test_sports_1m_weights_have_no_head(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mmaction_s_c3d_is_ours(tmp_path: Path) -> None:
-    state = small_c3d(MMACTION_C3D_LAYERS)
+    state = small_c3d(C3D_LAYERS)
     model = create_model("c3d", kernel_depth=1, weights=saved(tmp_path / "w.pth", state))
     assert report_of(model).container == "MMAction2"
     assert torch.equal(model.get_submodule("fc8").weight, state["cls_head.fc_cls.weight"])

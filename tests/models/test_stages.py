@@ -120,18 +120,27 @@ def test_window_pool_works_in_bfloat16_on_the_cpu() -> None:
     assert WindowPool((1, 1, 3))(x).flatten().tolist() == [1.0, 2.0]
 
 
-@pytest.mark.parametrize("affinity", ["softmax", "dot_product"])
-def test_non_local_adds_values_of_all_positions_weighted_by_affinity(affinity) -> None:
+@pytest.mark.parametrize("form", ["pyslowfast", "mmaction2"])
+@pytest.mark.parametrize("affinity", ["softmax", "unscaled_softmax", "gaussian", "dot_product"])
+def test_non_local_adds_values_of_all_positions_weighted_by_affinity(affinity, form) -> None:
     torch.manual_seed(0)
-    block = NonLocal(4, affinity=affinity).eval()
+    block = NonLocal(4, affinity=affinity, form=form).eval()
     nn.init.ones_(block.bn.weight)
     x = torch.randn(2, 4, 2, 4, 6)
-    pooled = torch.nn.functional.max_pool3d(x, (1, 2, 2))
-    query, key, value = block.conv_theta(x), block.conv_phi(pooled), block.conv_g(pooled)
+    pool = partial(torch.nn.functional.max_pool3d, kernel_size=(1, 2, 2))
+    if form == "pyslowfast":
+        key, value = block.conv_phi(pool(x)), block.conv_g(pool(x))
+    else:
+        key, value = pool(block.conv_phi(x)), pool(block.conv_g(x))
+    query = block.conv_theta(x)
+    if affinity == "gaussian":
+        assert torch.equal(query, x)
     gathered = torch.zeros(2, 2, 2, 4, 6)
     for batch, t, h, w in itertools.product(range(2), range(2), range(4), range(6)):
         affinities = (query[batch, :, t, h, w] * key[batch].flatten(1).T).sum(1)
-        weights = torch.softmax(affinities / 2**0.5, 0) if affinity == "softmax" else affinities / len(affinities)
+        scale = 2**0.5 if affinity == "softmax" else 1.0
+        is_product = affinity == "dot_product"
+        weights = affinities / len(affinities) if is_product else torch.softmax(affinities / scale, 0)
         gathered[batch, :, t, h, w] = (value[batch].flatten(1) * weights).sum(1)
     torch.testing.assert_close(block(x), x + block.bn(block.conv_out(gathered)))
 

@@ -125,13 +125,6 @@ def test_the_names_translated_are_those_of_mmaction() -> None:
     assert {"backbone.layer1.0.conv1.conv.net.weight", "backbone.layer2.3.conv2.conv.weight"} <= shifted
 
 
-def test_a_model_that_only_looks_alike_is_not_translated() -> None:
-    """MMAction2's I3D has the shapes of `i3d_r50` and other strides: its names must not find a place."""
-    target = shapes_of("i3d_r50")
-    given = {to_mmaction_slow(key): shape for key, shape in target.items() if key.split(".")[1] in "01"}
-    assert names_for(given, target) == {key: key for key in given}
-
-
 def test_our_own_names_stay() -> None:
     for model in ("c3d", "resnet3d_18", "x3d_xs", "i3d_rgb"):
         target = shapes_of(model)

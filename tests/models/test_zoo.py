@@ -43,6 +43,7 @@ LIGHT: dict[str, tuple[Any, ...]] = {
 
 SHALLOW: dict[str, dict[str, Any]] = {
     "hiera": {"stages": [1, 1, 1, 1]},
+    "mae_vit": {"depth": 2},
     "timesformer": {"depth": 2},
     "uniformerv2": {"depth": 4, "queries": 4},
     "videomae": {"depth": 2},

@@ -93,6 +93,7 @@ CONTAINERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("MoViNet", ("conv1.conv_1.", "blocks.b0_l0.")),
     ("MMAction2", ("backbone.", "cls_head.")),
     ("MMAction2", ("conv1a.conv.",)),
+    ("MMAction2", ("conv1.conv.", "layer1.0.conv1.conv.")),
     ("pytorch-i3d", ("Conv3d_1a_7x7.conv3d.",)),
     ("hassony2 I3D", ("conv3d_1a_7x7.conv3d.",)),
     ("C3D Sports-1M", ("features.0.", "features.18.", "classifier.0.", "classifier.3.")),
@@ -183,6 +184,16 @@ class Checkpoint:
     def is_averaged(self) -> bool:
         """Whether the weights taken are a moving average of those in training."""
         return any(part in AVERAGED for part in self.entry.split("."))
+
+
+def is_same_weight(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Return whether weights of these shapes hold the same: a linear layer may be a convolution of 1x1x1."""
+    return first == second or (
+        len(first) != len(second)
+        and min(len(first), len(second)) == 2
+        and first[:2] == second[:2]
+        and set(first[2:] + second[2:]) == {1}
+    )
 
 
 def read_checkpoint(path: str | PathLike[str], *, entry: str | None = None) -> Checkpoint:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,31 +14,39 @@ from bench.core.errors import BenchError
 from bench.core.input_protocol import InputProtocol
 from bench.core.registry import MODELS, ModelEntry
 from bench.models.base import belongs_to, head_name_of
+from bench.models.input_channels import RGB, set_input_channels
 from bench.models.meta import build_on_meta
 from bench.models.sources import torchvision_entries
-from bench.models.weights.checkpoint import Checkpoint, Shapes, read_checkpoint
+from bench.models.stages import BLOCKS_OF_DEPTH
+from bench.models.weights.checkpoint import Checkpoint, Shapes, is_same_weight, read_checkpoint
 from bench.models.weights.checkpoint_protocol import is_of_vbench, protocol_of_checkpoint
+from bench.models.weights.conventions import fixed_arguments, widens_in_mlp
 from bench.models.weights.matching import implausible
 from bench.models.weights.translations import names_for, renamings, rows_of
 
 DEPTHS = (10, 18, 34, 50, 101, 121, 152, 169, 200, 201, 264)
 """Depths to try if a family has an argument `depth` and none of its variants fits."""
 
-SIMILAR = 0.5
+SIMILAR = 0.4
 """Share of layer names (ignoring numbers) that a family must have in common with a file to be tried further."""
+
+LISTED_LAST = ("c2d_frames",)
+"""Families with the weights of a more usual one, from which only their pooling differs: TSN for MMAction2's C2D."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """A model that has exactly the weights of a file: `create_model(model, **arguments)`.
 
-    `has_head` is False if the file lacks the classifier and nothing else.
+    `has_head` is False if the file lacks the classifier and nothing else. `assumed` are arguments that weights leave
+    open and that have their usual value, such as the attention heads of a transformer that is no variant here.
     """
 
     model: str
     family: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     has_head: bool = True
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +114,19 @@ def fits_of(checkpoint: Checkpoint) -> tuple[Fit, ...]:
     """Return every registered model that has exactly the file's weights; if there is none, those of torchvision."""
     shapes = {key: shape for key, shape in checkpoint.shapes.items() if not is_batch_count(key)}
     families = [entry for entry in MODELS if entry.name == entry.family and _similarity(entry, shapes) >= SIMILAR]
-    fits = [fit for family in families for fit in _fewest_arguments(family, shapes)]
-    fits = fits or [fit for family in families for fit in _fits_by_depth(family, shapes)]
-    fits = fits or [fit for family in families if (fit := _fit_by_geometry(family, shapes))]
-    return tuple(fits or [fit for entry in torchvision_entries() if (fit := _fit(entry, shapes))])
+    families.sort(key=lambda family: family.name in LISTED_LAST)
+    fixed = {family.name: fixed_arguments(checkpoint, family.name) for family in families}
+    fits = [fit for family in families for fit in _fewest_arguments(family, shapes, fixed[family.name])]
+    fits = fits or [fit for family in families for fit in _fits_by_depth(family, shapes, fixed[family.name])]
+    fits = fits or [
+        fit for family in families if (fit := _fit_by_geometry(family, shapes, fixed[family.name])) is not None
+    ]
+    return tuple(fits or [fit for entry in torchvision_entries() if (fit := _fit(entry, shapes, {}))])
 
 
-def _fewest_arguments(family: ModelEntry, shapes: Shapes) -> list[Fit]:
+def _fewest_arguments(family: ModelEntry, shapes: Shapes, fixed: Mapping[str, Any]) -> list[Fit]:
     """The fits among the family's variants, without those that need more arguments than another one."""
-    fits = [fit for entry in _variants(family) if (fit := _fit(entry, shapes))]
+    fits = [fit for entry in _variants(family) if (fit := _fit(entry, shapes, fixed))]
     fewest = min((len(fit.arguments) for fit in fits), default=0)
     return [fit for fit in fits if len(fit.arguments) == fewest]
 
@@ -135,43 +147,50 @@ def _similarity(entry: ModelEntry, shapes: Shapes) -> float:
     return max(len(ours & theirs) / max(1, len(ours | theirs)) for theirs in offers)
 
 
-def _fits_by_depth(entry: ModelEntry, shapes: Shapes) -> list[Fit]:
+def _fits_by_depth(entry: ModelEntry, shapes: Shapes, fixed: Mapping[str, Any]) -> list[Fit]:
     depths = DEPTHS if "depth" in entry.arguments else ()
-    return [fit for depth in depths if (fit := _fit(entry, shapes, depth=depth))]
+    return [fit for depth in depths if (fit := _fit(entry, shapes, fixed, depth=depth))]
 
 
-def _fit_by_geometry(family: ModelEntry, shapes: Shapes) -> Fit | None:
+def _fit_by_geometry(family: ModelEntry, shapes: Shapes, fixed: Mapping[str, Any]) -> Fit | None:
     """The family itself with the widths and depths of a file that is none of its variants."""
     pair = _pair(family, shapes, {})
     if pair is None:
         return None
     readers = {name: GEOMETRY[name] for name in family.arguments if name in GEOMETRY}
     read = {name: reader(pair, family.arguments[name]) for name, reader in readers.items()}
-    if read.get("dim") and "heads" in read and read["heads"] is None:
+    is_guessed = bool(read.get("dim")) and "heads" in read and read["heads"] is None
+    if is_guessed:
         read["heads"] = _likely_heads(family, read["dim"])
     asked = {name: value for name, value in read.items() if value is not None and value != family.arguments[name]}
-    return _fit(family, shapes, **asked) if asked else None
+    fit = _fit(family, shapes, fixed, **asked) if asked else None
+    return replace(fit, assumed=(*fit.assumed, "heads")) if fit is not None and is_guessed else fit
 
 
-def _fit(entry: ModelEntry, shapes: Shapes, **asked: Any) -> Fit | None:
-    """The arguments with which `entry` has exactly these weights, or None."""
+def _fit(entry: ModelEntry, shapes: Shapes, fixed: Mapping[str, Any], **asked: Any) -> Fit | None:
+    """The arguments with which `entry` has exactly these weights, or None; the file's code base has `fixed` some."""
     pair = _pair(entry, shapes, asked)
     if pair is None:
         return None
-    arguments = {**asked, **_read_arguments(entry, pair)}
+    arguments = {**asked, **_read_arguments(entry, pair, fixed)}
     # Another number of classes changes the head alone, but for models with a second classifier.
     if arguments.keys() - asked.keys() - {"num_classes"} or not all(pair.agrees(key) for key in pair.given):
         pair = _pair(entry, shapes, arguments)
         if pair is not None and not all(pair.agrees(key) for key in pair.given):
             # A weight that only these arguments add may show more, as a position table shows the size of the clip.
-            arguments = {**arguments, **_read_arguments(entry, pair), **asked}
+            arguments = {**arguments, **_read_arguments(entry, pair, fixed), **asked}
             pair = _pair(entry, shapes, arguments)
     if pair is None or not all(pair.agrees(key) for key in pair.given):
         return None
     absent = pair.target.keys() - pair.given.keys()
     if not all(belongs_to(key, pair.head) for key in absent):
         return None
-    return Fit(model=entry.name, family=entry.family, arguments=arguments, has_head=not absent)
+    # A table over space and time shows a product of frames and size; a TimeSformer has one for each.
+    is_joint = any(key.endswith("position_embeddings") for key in pair.target) or (
+        "pos_embed" in pair.target and "tubelet" in entry.arguments
+    )
+    assumed = ("frames", "size") if is_joint and arguments.keys() & {"frames", "size"} else ()
+    return Fit(model=entry.name, family=entry.family, arguments=arguments, has_head=not absent, assumed=assumed)
 
 
 def _pair(entry: ModelEntry, shapes: Shapes, arguments: Mapping[str, Any]) -> "ShapePair | None":
@@ -182,13 +201,16 @@ def _pair(entry: ModelEntry, shapes: Shapes, arguments: Mapping[str, Any]) -> "S
     return ShapePair(given={names[key]: s for key, s in shapes.items()}, target=outline.shapes, head=outline.head)
 
 
-def _read_arguments(entry: ModelEntry, pair: "ShapePair") -> dict[str, Any]:
-    """The arguments of `entry` that can be read off the file's shapes and differ from their default."""
+def _read_arguments(entry: ModelEntry, pair: "ShapePair", fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `entry` that are fixed, or can be read off the file's shapes, and differ from their default."""
     arguments = {}
     for name, default in entry.arguments.items():
-        value = READERS[name](pair, default) if name in READERS else None
+        read = READERS.get(name)
+        value = fixed[name] if name in fixed else read(pair, default) if read else None
         if value is not None and (name == "num_classes" or value != default):
             arguments[name] = value
+    if "in_channels" not in entry.arguments and (channels := _stem_channels(pair)) is not None:
+        arguments["in_channels"] = channels
     return arguments
 
 
@@ -209,14 +231,18 @@ def _outline(entry: ModelEntry, arguments: Mapping[str, Any]) -> Outline | None:
     given = {**entry.preset, **arguments}
     key = (entry.function, repr(sorted(given.items())))
     if key not in _OUTLINES:
-        _OUTLINES[key] = _new_outline(entry.function, given)
+        # Models that are written for RGB have no such argument; `create_model` widens them as here.
+        channels = None if "in_channels" in entry.arguments else given.pop("in_channels", None)
+        _OUTLINES[key] = _new_outline(entry.function, given, channels=channels)
     return _OUTLINES[key]
 
 
-def _new_outline(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Outline | None:
+def _new_outline(function: Callable[..., Any], arguments: Mapping[str, Any], *, channels: int | None) -> Outline | None:
     try:
         with build_on_meta():
             model = function(**arguments)
+            if channels is not None:
+                set_input_channels(model, channels, name="")
     except (BenchError, TypeError, ValueError, LookupError, RuntimeError, AssertionError):
         return None
     if not isinstance(model, nn.Module):
@@ -236,7 +262,9 @@ class ShapePair:
     def agrees(self, key: str) -> bool:
         """Whether file and model have the same shape there; the head may have any number of classes."""
         ours, theirs = self.target.get(key), self.given[key]
-        return ours == theirs or (ours is not None and belongs_to(key, self.head) and ours[1:] == theirs[1:])
+        if ours is None:
+            return False
+        return is_same_weight(ours, theirs) or (belongs_to(key, self.head) and ours[1:] == theirs[1:])
 
     def first(self, ending: str) -> tuple[int, ...] | None:
         """Shape in the file of the model's first weight whose name ends so."""
@@ -250,6 +278,16 @@ def _num_classes(pair: ShapePair, default: Any) -> int | None:
 def _in_channels(pair: ShapePair, default: Any) -> int | None:
     shapes = [pair.given.get(key) for key, shape in pair.target.items() if len(shape) >= 4]
     return shapes[0][1] if shapes and shapes[0] else None
+
+
+def _stem_channels(pair: ShapePair) -> int | None:
+    """The channels of a clip, if the first convolution that reads RGB here reads others and differs in nothing else."""
+    for key, ours in pair.target.items():
+        theirs = pair.given.get(key, ())
+        if len(ours) >= 4 and ours[1] == RGB and len(theirs) == len(ours):
+            is_wider = (theirs[0], *theirs[2:]) == (ours[0], *ours[2:]) and theirs[1] != RGB
+            return theirs[1] if is_wider else None
+    return None
 
 
 def _shortcut(pair: ShapePair, default: Any) -> str | None:
@@ -293,6 +331,46 @@ def _shortcut_norm(pair: ShapePair, default: Any) -> bool:
 def _fusion_frames(pair: ShapePair, default: Any) -> int | None:
     shape = pair.first("conv_fast_to_slow.weight")
     return shape[2] if shape else None
+
+
+def _fast_depth(pair: ShapePair, default: Any) -> int | None:
+    """The depth of SlowFast's fast pathway if its third stage has not as many blocks as that of the slow one."""
+    third = r"^blocks\.3\.multipathway_blocks\.{}\.res_blocks\.\d+\.branch2\.conv_a\."
+    slow, fast = (_count(pair.given, third.format(pathway)) for pathway in (0, 1))
+    return None if slow == fast else {blocks[2]: depth for depth, blocks in BLOCKS_OF_DEPTH.items()}.get(fast)
+
+
+def _non_local(pair: ShapePair, default: Any) -> str | None:
+    """The affinity of non-local blocks in a file, if the variant has none; only `gaussian` shows in the weights."""
+    if default is not None or not _has(NON_LOCAL)(pair, None):
+        return None
+    return "softmax" if any("conv_theta." in key for key in pair.given) else "gaussian"
+
+
+def _non_local_form(pair: ShapePair, default: Any) -> str | None:
+    """Whose non-local blocks a file has: those of PySlowFast have a bias in their last convolution."""
+    if not _has(NON_LOCAL)(pair, None):
+        return None
+    return "pyslowfast" if any(key.endswith("conv_out.bias") for key in pair.given) else "mmaction2"
+
+
+def _non_local_blocks(pair: ShapePair, default: Any) -> list[list[int]] | None:
+    """The residual blocks of each stage behind which a file has a non-local block, if not those of most models."""
+    stage = r"^blocks\.(\d+)\.(?:multipathway_blocks\.0\.)?"
+    places = sorted({int(m[1]) for key in pair.given if (m := re.match(rf"{stage}res_blocks\.", key))})
+    found = {(int(m[1]), int(m[2])) for key in pair.given if (m := re.match(rf"{stage}non_local\.(\d+)\.", key))}
+    blocks = [sorted(index for place, index in found if place == each) for each in places]
+    return None if not found or blocks == [list(each) for each in default] else blocks
+
+
+def _backbone(pair: ShapePair, default: Any) -> str | None:
+    """The ResNet of torchvision with as many blocks as the file has."""
+    blocks = {int(m[1]) for key in pair.given if (m := re.search(r"(?:^|\.)layer3\.(\d+)\.", key))}
+    if not blocks or not str(default).startswith("torchvision:resnet"):
+        return None
+    depths = {6: 50, 23: 101, 36: 152} if any(".conv3." in key for key in pair.given) else {2: 18, 6: 34}
+    depth = depths.get(max(blocks) + 1)
+    return None if depth is None else f"torchvision:resnet{depth}"
 
 
 def _frames(pair: ShapePair, default: Any) -> int | None:
@@ -358,6 +436,10 @@ def _stride_kernels(pair: ShapePair, default: Any) -> bool | None:
     """Whether MViT's poolings span one frame, as kernels that follow the strides do."""
     frames = _read_axis(pair.given, r"^blocks\.0\.attn\.pool_k\.weight$", 2)
     return None if frames is None else frames == 1
+
+
+def _widens_in_mlp(pair: ShapePair, default: Any) -> bool:
+    return widens_in_mlp(pair.given)
 
 
 def _pooling(pair: ShapePair, default: Any) -> str | None:
@@ -464,7 +546,15 @@ def _mlp_ratio(pair: ShapePair, default: Any) -> float | None:
     return None if not dim or not hidden or hidden == int(dim * default) else hidden / dim
 
 
+def _space_time(pair: ShapePair, default: Any) -> str:
+    """Whether TimeSformer's attention is divided, joint, or in space alone, which needs no positions in time."""
+    if any(".temporal_attn." in key for key in pair.given):
+        return "divided"
+    return "joint" if "time_embed" in pair.given else "space"
+
+
 GEOMETRY: Mapping[str, Callable[[ShapePair, Any], Any]] = {
+    "attention": _space_time,
     "dim": _from_shape(EMBEDDING, 0),
     "depth": _blocks,
     "heads": _heads,
@@ -479,6 +569,10 @@ GEOMETRY: Mapping[str, Callable[[ShapePair, Any], Any]] = {
 }
 """How sizes that variants of a transformer give are read off a file that is none of the variants."""
 
+NON_LOCAL = r"\.(non_local\.\d+|non_local_block)\.conv_g\."
+EVERY_SECOND = r"^blocks\.3\.res_blocks\.1\.branch2\.conv_a\.weight$"
+"""A bottleneck of the inflated ResNet that spans three frames only if every one does."""
+
 READERS: Mapping[str, Callable[[ShapePair, Any], Any]] = {
     "num_classes": _num_classes,
     "in_channels": _in_channels,
@@ -491,6 +585,14 @@ READERS: Mapping[str, Callable[[ShapePair, Any], Any]] = {
     "width": _widened,
     "kernel_depth": _kernel_depth,
     "fusion_frames": _fusion_frames,
+    "fusion_norm": _has(r"\.multipathway_fusion\.norm\."),
+    "fast_depth": _fast_depth,
+    "non_local": _non_local,
+    "non_local_form": _non_local_form,
+    "non_local_blocks": _non_local_blocks,
+    "every_block": lambda pair, _: _read_axis(pair.given, EVERY_SECOND, 2) == 3,
+    "interaction": _has(r"\.conv_b\.pointwise\.", value="preserved", other="reduced"),
+    "backbone": _backbone,
     "frames": _frames,
     "shift_div": _shift_div,
     "dim": _dim,
@@ -498,6 +600,7 @@ READERS: Mapping[str, Callable[[ShapePair, Any], Any]] = {
     "probe_depth": _probe_depth,
     "size": _size,
     "stride_kernels": _stride_kernels,
+    "widens_in_mlp": _widens_in_mlp,
     "layer_scale": _has(r"\.gamma_1$"),
     "learned_positions": _has(r"^pos_embed$"),
     "pooling": _pooling,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bench.core.errors import WeightsError
 from bench.models.base import belongs_to, head_name_of
-from bench.models.weights.checkpoint import Checkpoint, Shapes
+from bench.models.weights.checkpoint import Checkpoint, Shapes, is_same_weight
 from bench.models.weights.checkpoint_protocol import notes_on, protocol_of_checkpoint
 from bench.models.weights.load_report import LoadReport
 from bench.models.weights.translations import names_for, rows_of
@@ -64,7 +64,7 @@ def copy_weights(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     _require_plausible(kept, own, path=str(checkpoint.path))
     with torch.no_grad():
         for key, value in kept.items():
-            own[key].copy_(value)
+            own[key].copy_(value.reshape(own[key].shape))
     return LoadReport(
         path=checkpoint.path,
         sha256=checkpoint.sha256,
@@ -92,7 +92,7 @@ def classes_in(checkpoint: Checkpoint, model: nn.Module) -> int | None:
 def compare(given: Shapes, target: Shapes, *, head: str) -> Difference:
     """Return how a file's shapes differ from a model's. Batch counters, which old files lack, are not compared."""
     missing = [key for key in target if key not in given and not key.endswith("num_batches_tracked")]
-    reshaped = [key for key in target if key in given and given[key] != target[key]]
+    reshaped = [key for key in target if key in given and not is_same_weight(given[key], target[key])]
     of_head = [key for key in reshaped if belongs_to(key, head) and given[key][1:] == target[key][1:]]
     return Difference(
         missing=tuple(missing),

@@ -1,7 +1,7 @@
 """Renames the weights of other code bases to the names of the same model here.
 
-There is a translation only if the other model computes the same as ours; equal shapes alone do not show that
-(MMAction2's I3D has other strides).
+There is a translation only if the other model computes the same as one of ours. What else its code fixes, such as the
+strides of MMAction2's I3D, is in `conventions.py`.
 """
 
 import re
@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bench.models.base import belongs_to
 from bench.models.weights.checkpoint import Shapes
-
-Names = dict[str, str]
-"""Name in the file → name in our model."""
+from bench.models.weights.mmaction_names import TRANSLATIONS as MMACTION2
+from bench.models.weights.mmaction_names import Names
 
 WRAPPERS = ("module", "model", "backbone", "encoder", "encoder_q", "net", "network", "base_model", "video_model")
 """Modules that hold a whole model; their names may stand anywhere within a name."""
@@ -29,22 +28,6 @@ SPORTS_1M_LAYERS = {
     "classifier.0": "fc6",
     "classifier.3": "fc7",
     "classifier.6": "fc8",
-}
-
-MMACTION_C3D_LAYERS = {
-    "backbone.conv1a.conv": "conv1",
-    "backbone.conv2a.conv": "conv2",
-    **{f"backbone.conv{n}.conv": f"conv{n}" for n in ("3a", "3b", "4a", "4b", "5a", "5b")},
-    "backbone.fc6": "fc6",
-    "backbone.fc7": "fc7",
-    "cls_head.fc_cls": "fc8",
-}
-
-MMACTION_TIN_LAYERS = {
-    ".net1.offset_net.conv.": ".net1.biasnet.net.conv.",
-    ".net1.offset_net.fc1.": ".net1.biasnet.net.fc.",
-    ".net1.offset_net.fc2.": ".net1.biasnet.net.lastlayer.",
-    ".net1.weight_net.conv.": ".net1.weightnet.net.lastlayer.",
 }
 
 
@@ -186,11 +169,6 @@ def _sports_1m(given: Shapes) -> Iterable[Names]:
         yield _by_layer(given, SPORTS_1M_LAYERS)
 
 
-def _mmaction_c3d(given: Shapes) -> Iterable[Names]:
-    if "backbone.conv1a.conv.weight" in given:
-        yield _by_layer(given, MMACTION_C3D_LAYERS)
-
-
 def _by_layer(given: Shapes, layers: dict[str, str]) -> Names:
     split = {key: key.rpartition(".") for key in given}
     return {key: f"{layers.get(layer, layer)}.{kind}" for key, (layer, _, kind) in split.items()}
@@ -256,81 +234,9 @@ def _from_pyslowfast_x3d(key: str) -> str:
     return re.sub(r"\.branch2\.se\.fc([12])\.", lambda m: f".branch2.norm_b.1.block.{2 * int(m[1]) - 2}.", key)
 
 
-def _mmaction_slow(given: Shapes) -> Iterable[Names]:
-    """MMAction2's SlowOnly as PyTorchVideo's Slow: 1x7x7 stem, time convolved in the last two stages only.
-
-    With a temporal pyramid behind it, it is the backbone of `tpn`.
-    """
-    depths = [given.get(f"backbone.{name}.conv.weight", ()) for name in ("conv1", "layer2.0.conv1", "layer3.0.conv1")]
-    if [shape[2] for shape in depths if len(shape) == 5] != [1, 1, 3]:
-        return
-    names = {key: _from_mmaction_slow(key) for key in given}
-    if _has_pyramid(given):
-        names = {key: f"backbone.{name}" if name.startswith("blocks.") else name for key, name in names.items()}
-        names |= {key: key.replace("cls_head.fc_cls.", "fc.") for key in given if key.startswith("cls_head.")}
-    yield names
-
-
-def _has_pyramid(given: Shapes) -> bool:
-    return any(key.startswith("neck.temporal_modulation_ops.") for key in given)
-
-
-def _from_mmaction_slow(key: str) -> str:
-    if key.startswith("neck."):
-        return key
-    key = re.sub(r"^cls_head\.fc_cls\.", "blocks.5.proj.", key)
-    key = re.sub(r"^backbone\.conv1\.conv\.", "blocks.0.conv.", key)
-    key = re.sub(r"^backbone\.conv1\.bn\.", "blocks.0.norm.", key)
-    key = re.sub(r"^backbone\.layer(\d)\.(\d+)\.", r"blocks.\1.res_blocks.\2.", key)
-    key = re.sub(r"\.downsample\.conv\.", ".branch1_conv.", key)
-    key = re.sub(r"\.downsample\.bn\.", ".branch1_norm.", key)
-    layer = re.search(r"\.conv([123])\.(conv|bn)\.", key)
-    if layer is None:
-        return key
-    kind = "conv" if layer[2] == "conv" else "norm"
-    return key.replace(layer[0], f".branch2.{kind}_{'abc'[int(layer[1]) - 1]}.")
-
-
-def _mmaction_2d(given: Shapes) -> Iterable[Names]:
-    """MMAction2's TSM, TANet and TIN as their authors name them; TSN as `cnn_pool`, TSM with a pyramid as `tpn`."""
-    if len(given.get("backbone.conv1.conv.weight", ())) != 4:
-        return
-    marks = (".conv1.conv.net.weight", ".conv1.conv.net2.weight", ".tam.G.0.weight")
-    is_authors = any(key.endswith(marks) for key in given)
-    body, head = ("base_model", "new_fc") if is_authors and not _has_pyramid(given) else ("backbone", "fc")
-    yield {key: _from_mmaction_2d(key, body=body, head=head) for key in given}
-
-
-def _from_mmaction_2d(key: str, *, body: str, head: str) -> str:
-    key = re.sub(r"^cls_head\.fc_cls\.", f"{head}.", key)
-    if not key.startswith("backbone."):
-        return key
-    key = re.sub(r"^backbone\.", f"{body}.", key)
-    key = re.sub(r"\.conv(\d)\.conv\.", r".conv\1.", key)
-    key = re.sub(r"\.conv(\d)\.bn\.", r".bn\1.", key)
-    key = re.sub(r"\.downsample\.conv\.", ".downsample.0.", key)
-    key = re.sub(r"\.downsample\.bn\.", ".downsample.1.", key)
-    for theirs, ours in MMACTION_TIN_LAYERS.items():
-        key = key.replace(theirs, ours)
-    return key
-
-
-def _mmaction_backbones(given: Shapes) -> Iterable[Names]:
-    """Video Swin, also of its authors, and MMAction2's UniFormer: the backbone's own names and MMAction2's head."""
-    first = ("backbone.layers.0.blocks.0.attn.relative_position_bias_table", "backbone.blocks1.0.pos_embed.weight")
-    if any(key in given for key in first):
-        yield {
-            key: key.replace("backbone.norm3.", "norm.").removeprefix("backbone.").replace("cls_head.fc_cls.", "head.")
-            for key in given
-        }
-
-
 TRANSLATIONS: tuple[Callable[[Shapes], Iterable[Names]], ...] = (
     _sports_1m,
-    _mmaction_c3d,
-    _mmaction_slow,
-    _mmaction_2d,
-    _mmaction_backbones,
+    *MMACTION2,
     _pyslowfast,
     _hassony2_i3d,
     _caffe2_pyslowfast,

@@ -1,0 +1,90 @@
+"""Arguments of models that weights do not show, but the code base that wrote them fixes, such as strides over time."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bench.models.weights.checkpoint import Checkpoint, Shapes
+from bench.models.weights.checkpoint_protocol import is_of_vbench
+
+Arguments = dict[str, Any]
+
+PUBLISHED: Mapping[str, Arguments] = {
+    "slow": {"pooling": "window"},
+    "c2d": {"pooling": "window"},
+    "i3d_resnet": {"pooling": "window", "stem_stride_t": 1, "pool_stride_t": 1},
+    "csn": {"pooling": "window", "norm_eps": 1e-5},
+    "x3d": {"pooling": "window"},
+    "slowfast": {"takes": "pathways"},
+}
+"""By family, what PySlowFast and PyTorchVideo fix; families that are not here have nothing to fix."""
+
+PYSLOWFAST_AFFINITIES = {"slow": "dot_product", "slowfast": "dot_product", "c2d": "softmax", "i3d_resnet": "softmax"}
+
+
+def fixed_arguments(checkpoint: Checkpoint, family: str) -> Arguments:
+    """Return the arguments of `family` that the code base of `checkpoint` fixes; none if the code is not known.
+
+    Files with the names of PyTorchVideo are its own only if they also have its wrapper: models here share its names.
+    """
+    container = checkpoint.container
+    if is_of_vbench(checkpoint):
+        return {}
+    if container == "MMAction2":
+        of_family = MMACTION2.get(family)
+        return of_family(checkpoint.shapes) if of_family else {}
+    if container == "PyTorchVideo" and checkpoint.entry == "model_state":
+        return dict(PUBLISHED.get(family, {}))
+    if container.startswith("PySlowFast"):
+        affinity = PYSLOWFAST_AFFINITIES.get(family) if _has(checkpoint.shapes, r"nonlocal") else None
+        fixed = {**PUBLISHED.get(family, {}), **({"non_local": affinity} if affinity else {})}
+        return fixed | ({"pooling": "mean"} if family == "mvitv2" and widens_in_mlp(checkpoint.shapes) else {})
+    return {}
+
+
+def widens_in_mlp(shapes: Shapes) -> bool:
+    """Return whether an MLP widens: its second layer has more rows than a fourth of its columns.
+
+    Of MViTv2, only models that were pretrained by MaskFeat do so, and PySlowFast's then classify the mean token.
+    """
+    layers = [shape for key, shape in shapes.items() if key.endswith(".mlp.fc2.weight")]
+    return any(4 * shape[0] > shape[1] for shape in layers)
+
+
+def _slow(shapes: Shapes) -> Arguments:
+    non_local = {"non_local": "softmax", "non_local_form": "mmaction2"}
+    return {"pooling": "mean", **(non_local if _has(shapes, r"\.non_local_block\.theta\.") else {})}
+
+
+def _i3d(shapes: Shapes) -> Arguments:
+    """The heavy I3D, whose second bottleneck of the second stage spans three frames, does not stride over time."""
+    kernel = next((shape for key, shape in shapes.items() if key.endswith("layer2.1.conv1.conv.weight")), ())
+    stride = 1 if len(kernel) == 5 and kernel[2] == 3 else 2
+    return {"pooling": "mean", "stem_stride_t": stride, "pool_stride_t": stride}
+
+
+def _slowfast(shapes: Shapes) -> Arguments:
+    """MMAction2 fuses by 5 frames if the fast pathway sees 8 times as many frames, and by 7 if it sees 4 times."""
+    kernel = next((shape for key, shape in shapes.items() if key.endswith("conv1_lateral.conv.weight")), ())
+    return {"takes": "clip", "alpha": 4 if len(kernel) == 5 and kernel[2] == 7 else 8}
+
+
+def _videomae(shapes: Shapes) -> Arguments:
+    """The sine table of positions is in the file, as a buffer."""
+    is_stored = _has(shapes, r"^(backbone\.)?pos_embed$")
+    return {"learned_positions": False, "stored_positions": is_stored}
+
+
+MMACTION2: Mapping[str, Callable[[Shapes], Arguments]] = {
+    "slow": _slow,
+    "i3d_resnet": _i3d,
+    "csn": lambda _: {"pooling": "mean", "norm_eps": 1e-3},
+    "x3d": lambda _: {"pooling": "mean"},
+    "slowfast": _slowfast,
+    "videomae": _videomae,
+    "videomaev2": _videomae,
+}
+
+
+def _has(shapes: Shapes, pattern: str) -> bool:
+    return any(re.search(pattern, key) for key in shapes)
