@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from csv import DictWriter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -51,8 +51,8 @@ def profile(
     num_classes: Annotated[int | None, typer.Option(help="Classes; the model's own default if not given.")] = None,
     arg: ModelArguments = None,
     layout: Annotated[
-        str | None,
-        typer.Option(help="Order of a model's own input, BCTHW or BTCHW; --input is BxCxTxHxW in both cases."),
+        Literal["BCTHW", "BTCHW"] | None,
+        typer.Option(help="Order of a model's own input; --input is BxCxTxHxW in both cases."),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A checkpoint to load.")] = None,
     entry: Entry = None,
@@ -176,13 +176,11 @@ def _show_profiles(found: "Sequence[Profile]", *, wanted: TableFormat, with_laye
 
 def _counters(text: str) -> list[str]:
     known = ["torch", "fvcore", "thop", "ptflops"]
-    if text == "all":
-        return known
     names = [name.strip() for name in text.split(",")]
     for name in names:
-        if name not in known:
+        if name not in (*known, "all"):
             raise UnknownNameError("counter", name, [*known, "all"])
-    return names
+    return known if "all" in names else names
 
 
 def _show_profile(found: "Profile", *, with_layers: bool) -> None:

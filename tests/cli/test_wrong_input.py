@@ -28,6 +28,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("data vrify ucf101", "no such command 'vrify'; did you mean: verify?"),
         ("profile c3d --inptu 1x3x16x112x112", "no such option: --inptu; did you mean: --input?"),
         ("run", "missing argument 'SUITE'"),
+        ("profile c3d --layout BTCWH", "did you mean: BTCHW"),
+        ("profile c3d --counters all,foo", "unknown counter 'foo'; allowed: all, fvcore, ptflops, thop, torch"),
         ("run speed.yaml other", "got unexpected extra argument"),
         ("run speed.yaml --out", "option '--out' requires an argument"),
         (
