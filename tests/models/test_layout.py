@@ -12,7 +12,7 @@ from bench.core.errors import InputError
 from bench.core.schema import Clip, Point
 from bench.measure.counting.model_count import count
 from bench.models.factory import create_model
-from bench.train.inference import FeatureReader
+from bench.models.feature_readers import FeatureReader
 
 SOURCE = """
 from torch import nn
@@ -104,7 +104,7 @@ def test_an_argument_or_attribute_of_this_name_with_another_meaning_stays(file: 
 
 
 def test_wrong_layouts_are_refused(file: str) -> None:
-    with pytest.raises(InputError, match=r"unknown layout 'BTCWH' of .*; allowed: BCTHW, BTCHW"):
+    with pytest.raises(InputError, match=r"unknown layout 'BTCWH' of .*; did you mean: BTCHW"):
         create_model(f"{file}:net", layout="BTCWH")
     with pytest.raises(InputError, match="x3d_xs has no argument 'layout'"):
         create_model("x3d_xs", layout="BTCHW", device="meta")
