@@ -4,6 +4,8 @@ arXiv:2103.07372. Written from the paper; names of weights as in the authors' co
 the blocks see channels of neighbouring frames, but the kernels that move them are trained.
 """
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -94,7 +96,8 @@ class ActionNet(FrameScores):
         super().__init__(backbone, num_classes=num_classes, dropout=dropout)
         self.smallest_clip = (2, self.smallest_clip[1])  # motion is a change between two frames
         for block in shifted_blocks(backbone.model, family="action_net"):
-            block.conv1 = ActionConv(block.conv1, clip_length=self.clip_length, shift_div=shift_div)
+            convolution = cast("nn.Conv2d", block.conv1)
+            block.conv1 = ActionConv(convolution, clip_length=self.clip_length, shift_div=shift_div)
 
 
 @register_model(

@@ -4,6 +4,8 @@ arXiv:2001.06499. Written from the paper; names of weights as in the authors' co
 fractions of a frame: a moved channel is interpolated between two frames. Moving has no MACs, as in TSM.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,7 +82,7 @@ class TemporalInterlace(nn.Module):
         means_BCT = moved.mean((3, 4)).transpose(1, 2)
         offsets, scales = self.biasnet(means_BCT), self.weightnet(means_BCT)
         groups_BTGCHW = move_groups(
-            moved.unflatten(2, (2 * GROUPS, -1)), offsets_BG=torch.cat([offsets, -offsets], dim=1)
+            torch.unflatten(moved, 2, (2 * GROUPS, -1)), offsets_BG=torch.cat([offsets, -offsets], dim=1)
         )
         scales_BTG = torch.cat([scales, scales], dim=1).transpose(1, 2)
         scaled = (groups_BTGCHW * scales_BTG[..., None, None, None]).flatten(2, 3)
@@ -109,7 +111,8 @@ class TIN(FrameScores):
         self.smallest_clip = (frames, self.smallest_clip[1])
         for stage in residual_blocks(backbone.model, family="tin"):
             for block in stage:
-                block.conv1 = InterlacedConv(block.conv1, frames=frames, shift_div=shift_div)
+                convolution = cast("nn.Conv2d", block.conv1)
+                block.conv1 = InterlacedConv(convolution, frames=frames, shift_div=shift_div)
 
 
 def move_groups(groups_BTGCHW: Tensor, *, offsets_BG: Tensor) -> Tensor:

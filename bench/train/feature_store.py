@@ -305,7 +305,7 @@ class _Taker:
         pieces = zip(*(torch.split(clip.to(device), at_once) for clip in batch.clips), strict=True)
         found = [self.reader(piece) for piece in pieces]
         parts = [[vectors for vectors, _ in found], [tokens for _, tokens in found if tokens is not None]]
-        joined = [torch.cat(part).float().cpu().unflatten(0, (len(batch.videos), -1)) for part in parts if part]
+        joined = [torch.unflatten(torch.cat(part).float().cpu(), 0, (len(batch.videos), -1)) for part in parts if part]
         kept = [each if self.per_view else each.mean(1, keepdim=True) for each in joined]
         arrays = tuple(each.numpy().astype(self.dtype) for each in kept)
         for each in arrays:

@@ -180,6 +180,7 @@ def test_a_bisection_of_real_commits_that_was_stopped_goes_on(
     The fourth of six commits has sixteen layers instead of one. A later suite has a model that the commits lack.
     """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two threads wait for each other while other tests use the cores
     folder = tmp_path / "nets"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -209,13 +210,14 @@ def test_a_bisection_of_real_commits_that_was_stopped_goes_on(
         "50%",
     ]
     vbench = subprocess.Popen([sys.executable, "-m", "bench", *command], stderr=subprocess.PIPE, text=True)
+    stream = vbench.stderr
+    assert stream is not None
     try:
-        stream = vbench.stderr
-        assert stream is not None
         said = "".join(iter(lambda: _line_until(stream, f"measuring {commits[3][:10]}"), ""))
     finally:
         vbench.send_signal(signal.SIGTERM)
         vbench.wait(60)
+        stream.close()
     assert f"{commits[6][:10]} is bad" in said
     assert vbench.returncode == 143
 
