@@ -57,14 +57,13 @@ def test_a_tenth_more_instructions_are_worse_after_three_pairs_and_are_never_cal
     [row] = json.loads(done.stdout)["rows"]
     assert row["metric"].startswith("instructions.forward{by=")
     assert (row["verdict"], row["unit"], row["runs"]) == ("worse", "instructions", [3, 3])
-    assert 1.08 < row["ratio"] < 1.12
-    assert 1.08 < row["interval"][0] < row["ratio"] < row["interval"][1] < 1.12
+    assert 1.09 < row["ratio"] < 1.11
+    assert 1.06 < row["interval"][0] < row["ratio"] < row["interval"][1] < 1.14
     for side in ("base", "head"):
         for record in read_records(folder / "out" / side):
             passes = record.details["instructions"]["passes"]  # type: ignore[index, call-overload]
             assert max(passes) / min(passes) < 1.005
-    [note] = [note for note in json.loads(done.stdout)["notes"] if "instructions" in note]
-    assert note.startswith("instructions are not time: ")
+    assert [note for note in json.loads(done.stdout)["notes"] if note.startswith("instructions are not time: ")]
     [budget] = [line for line in done.stderr.splitlines() if " pairs x " in line]
     assert budget.startswith("1 case x ")
     assert ": shows changes of instructions from about 0." in budget
