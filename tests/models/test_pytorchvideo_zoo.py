@@ -165,8 +165,8 @@ def test_the_smallest_clip_runs_and_nothing_smaller(name: str) -> None:
 
 
 def test_every_model_of_the_zoo_is_registered_under_its_family() -> None:
-    registered = {entry.name for entry in MODELS if entry.family in FAMILIES}
-    assert registered == {*NAMES, *FAMILIES}
+    """Families may have models of other zoos too."""
+    assert {entry.name for entry in MODELS if entry.family in FAMILIES} >= {*NAMES, *FAMILIES}
 
 
 def test_the_pooling_of_c2d_and_i3d_needs_two_frames() -> None:
