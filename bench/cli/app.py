@@ -230,7 +230,7 @@ def exit_code_of(call: Callable[[], Any], *, arguments: Sequence[str] = ()) -> i
 
 
 def _usage_error(error: Any, arguments: Sequence[str]) -> int:
-    """Print what is wrong with the command line; a command that only lacks its subcommand prints its help."""
+    """Print the error in a command line. If only the subcommand is missing, print the help of the command."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
     else:
@@ -251,7 +251,7 @@ def usage_line(error: Any, arguments: Sequence[str]) -> str:
         text, hint = f"No such option: {error.option_name}", nearest(error.option_name, error.possibilities or ())
     elif choice := re.search(r"'([^']*)' is not one of (.*)", text):
         hint = nearest(choice[1], re.findall(r"'([^']*)'", choice[2]))
-    elif ": Input should " in text:  # pydantic's words, which do not say what was found
+    elif ": Input should " in text:  # a message of pydantic, which lacks the value that was found
         text, options = text.replace(": Input should ", ": should "), getattr(error.param, "opts", ())
         values = [value for option, value in pairwise(arguments) if option in options]
         text += f", found {values[-1]!r}" if values else ""

@@ -268,7 +268,7 @@ def find_metric_spec(name: str) -> MetricSpec | None:
 
 
 def metric_problem(name: str, measures: Mapping[str, MeasureEntry]) -> str:
-    """What is wrong with the name of a metric or a pattern of names; empty if one of `measures` declares such a metric.
+    """Return the error in a metric name or a pattern of names; empty if one of `measures` declares such a metric.
 
     A measure that declares no metrics may have any.
     """

@@ -99,7 +99,7 @@ def linear_recurrence(factors: Tensor, terms: Tensor) -> Tensor:
     local = torch.stack(states, dim=2)
     if pieces == 1:
         return local.flatten(1, 2)
-    remains = [first]  # what is left of the state that enters each piece
+    remains = [first]  # the part of the state that enters each piece
     for factor in later:
         remains.append(factor * remains[-1])
     last = linear_recurrence(remains[-1], states[-1])

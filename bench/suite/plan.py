@@ -299,7 +299,7 @@ class _Planner:
     def _fits_dataset(
         self, axes: Mapping[str, Any], options: Mapping[str, Json], setting: Setting, measure: str
     ) -> bool:
-        """Whether the data set has the split and the options of a measure that reads it; reports what it has not."""
+        """Return whether the data set has the split and options that the measure reads; report each missing one."""
         dataset = self.catalog.datasets.get(str(axes.get("dataset")))
         if dataset is None or "root" not in self.catalog.measures[measure].options:
             return True

@@ -24,7 +24,7 @@ def time_step(case: CaseContext, step: Callable[[], Sample], *, what: str, max_s
     """Sample `step` by the default rule for at most `max_s`, after a warm-up of at most `max_s`.
 
     The record of `case` gets the detail `what`, and warnings if the device throttled, the timing did not become steady,
-    the process waited for a core, or each step got much of its memory anew from the system.
+    the process waited for a core, or each step requested much new memory from the system.
     """
     watch, turns, pages = watch_throttling(case.device), process_turns(), PageCounter()
 
@@ -52,8 +52,8 @@ def time_step(case: CaseContext, step: Callable[[], Sample], *, what: str, max_s
         )
     if new_pages is not None and new_pages.per_step >= 1 and new_pages.system_share > MUCH_SYSTEM_TIME:
         case.warn(
-            f"{what}: each sample got {new_pages.per_step:.0f} pages of memory anew from the system, in which "
-            f"{new_pages.system_share:.0%} of the processor time was spent; equal processes can differ in that",
+            f"{what}: each sample requested {new_pages.per_step:.0f} new pages of memory, and the system used "
+            f"{new_pages.system_share:.0%} of the processor time; equal processes can differ in that",
             "set MALLOC_TRIM_THRESHOLD_=1073741824 and MALLOC_MMAP_THRESHOLD_=33554432, here and where the model runs",
         )
     return timing
@@ -82,7 +82,7 @@ class PageCounter:
         self._before = _usage()
 
     def stop(self, *, steps: int) -> NewPages | None:
-        """What was counted in so many steps; None where the system does not count."""
+        """Return the counts of so many steps; None if the system does not count."""
         after = _usage()
         if self._before is None or after is None:
             return None

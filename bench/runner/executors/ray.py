@@ -26,7 +26,7 @@ OWN_GPUS = "VBENCH_GPUS_PER_RANK"  # environment variable: each rank is shown GP
 LEAVE_S = 60.0  # between the end of one rank and that of the others
 RESTARTS = 1  # after the loss of a node, elsewhere
 RESTART_S = 300.0  # for another node to take the place of a lost one
-STOP_S = 180.0  # for a rank to notice that another one is lost, and to save what it has
+STOP_S = 180.0  # a rank needs this time to notice a lost rank and to save its state
 USUAL = "auto"  # the cluster of RAY_ADDRESS, or the one that runs on this machine
 
 
