@@ -32,8 +32,9 @@ STAGES = 4
 NON_LOCAL_BLOCKS = ((), (1, 3), (1, 3, 5), ())
 """Residual blocks of each stage that a non-local block follows, in most of PySlowFast's models."""
 
-NON_LOCAL_PIXELS = 32
-"""Smallest height and width of a clip for non-local blocks: the map of the third stage is pooled once more."""
+NON_LOCAL_PIXELS = 17
+"""Smallest height and width of a clip for non-local blocks: the map of the third stage, a sixteenth of the clip's size
+rounded up, is pooled once more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.core.errors import ClipError, InputError
 from bench.core.registry import register_model
 from bench.models.backbones import Backbone, FrameModel, by_clip, create_backbone, frames_of
-from bench.models.stages import Affinity, NonLocal
+from bench.models.stages import NON_LOCAL_PIXELS, Affinity, NonLocal
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 DEEP_STAGE_BLOCKS = 23  # from here on (ResNet-101) the authors shift every second block only
@@ -115,6 +115,7 @@ class Tsm(FrameScores):
         add_shifts(backbone.model, clip_length=self.clip_length, shift_div=shift_div)
         if non_local is None:
             return
+        self.smallest_clip = (1, max(NON_LOCAL_PIXELS, backbone.smallest_px))
         for name in STAGES[1:3]:
             stage = backbone.model.get_submodule(name)
             for index in range(0, len(list(stage.children())), 2):

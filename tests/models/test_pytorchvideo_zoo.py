@@ -164,6 +164,18 @@ def test_the_smallest_clip_runs_and_nothing_smaller(name: str) -> None:
             model(*taken(model, whole))
 
 
+@pytest.mark.parametrize("name", ["slow_nln_r50", "slowfast_nln_r50", "i3d_nln_r50", "tsm_nln_r50"])
+def test_non_local_blocks_need_two_positions_to_pool(name: str) -> None:
+    model = built(name, num_classes=400, device="meta").eval()
+    frames, pixels = model.smallest_clip
+    assert model(*clips_for(model, f"{frames}x1x{pixels}")).shape == (1, 400)
+    with pytest.raises(ClipError, match=rf"smallest that works is \d+x{pixels}x{pixels} "):
+        model(*clips_for(model, f"{frames}x1x{pixels - 1}"))
+    model.smallest_clip = (1, 1)
+    with pytest.raises(RuntimeError, match="Output size is too small"):
+        model(*clips_for(model, f"{frames}x1x{pixels - 1}"))
+
+
 def test_every_model_of_the_zoo_is_registered_under_its_family() -> None:
     """Families may have models of other zoos too."""
     assert {entry.name for entry in MODELS if entry.family in FAMILIES} >= {*NAMES, *FAMILIES}

@@ -25,14 +25,10 @@ MOST_PARAMETERS = 500e6
 SHALLOW: dict[str, dict[str, Any]] = {
     "videomamba": {"depth": 2, "size": 32, "frames": 4},
     "hiera": {"stages": [1, 1, 1, 1]},
-    "timesformer": {"depth": 2},
     "uniformerv2": {"depth": 4, "queries": 4},
-    "videomae": {"depth": 2},
-    "videomaev2": {"depth": 2},
-    "vivit": {"depth": 2},
     "vjepa2": {"depth": 2, "probe_depth": 2},
-    "vjepa2_encoder": {"depth": 2},
 }
+FEW_LAYERS: dict[str, Any] = {"depth": 2}
 
 
 def check_both_devices(model: nn.Module, inputs: tuple[Tensor, ...], *, backward: bool) -> None:
@@ -189,7 +185,7 @@ def on_meta_in_eval(name: str) -> nn.Module:
     if is_small and not name.startswith("videomamba"):
         return model
     with on_meta():
-        return create_model(name, **SHALLOW[MODELS.get(name).family]).eval()
+        return create_model(name, **SHALLOW.get(MODELS.get(name).family, FEW_LAYERS)).eval()
 
 
 def differences(names: Iterable[str]) -> dict[str, str]:
