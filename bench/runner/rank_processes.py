@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bench.core.cpus import usable_cpus
 from bench.core.errors import InputError, TrainingError
 from bench.core.files import write_atomically
+from bench.core.host_address import reachable_name
 from bench.core.process import ChildProcess, Process
 from bench.core.rank_layout import RankLayout
 from bench.core.schema import Case
@@ -58,7 +59,8 @@ def run_on_first_launcher(run: Callable[[], int]) -> int:
     """Call `run` on the first launcher and return its exit code on all; the others run worker processes for it."""
     if launcher_count() < 2:
         return run()
-    if file := os.environ.pop(RENDEZVOUS, None):
+    file = os.environ.pop(RENDEZVOUS, None)
+    if file is not None:
         find_first_launcher(Path(file))
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
@@ -69,6 +71,8 @@ def run_on_first_launcher(run: Callable[[], int]) -> int:
     calls = _LauncherCalls(is_first=os.environ["RANK"] == "0")
     if os.environ["RANK"] != "0":
         return _follow(calls)
+    if file is not None:  # torchrun waits itself
+        calls.await_others()
     code = 70
     try:
         with _leading(calls):
@@ -85,8 +89,10 @@ def find_first_launcher(file: Path) -> None:
     them there. Raises TrainingError if the file does not appear within five minutes.
     """
     if os.environ["RANK"] == "0":
+        import bench.train.ranks  # noqa: F401  # before others try to connect: it may take minutes
+
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps({"host": socket.gethostname(), "port": _free_port("")}))
+        write_atomically(file, json.dumps({"host": reachable_name(), "port": _free_port("")}))
     deadline = time.monotonic() + JOIN_S
     while not file.is_file():
         if time.monotonic() > deadline:
@@ -205,6 +211,12 @@ class _LauncherCalls:
 
         self.store = rendezvous("launchers", timeout_s=WAIT_S, holds=self.is_first)
 
+    def await_others(self) -> None:
+        """Wait until all launchers have started. Raises TrainingError if one has not within five minutes."""
+        for rank in range(1, launcher_count()):
+            if not _wait(self.store, [f"here/{rank}"], seconds=JOIN_S):
+                raise TrainingError(f"rank {rank} of {launcher_count()} did not start within {JOIN_S:.0f} s")
+
     def call(self, request: Mapping[str, Any]) -> str:
         """Let every other launcher start its worker for `request`; returns the name of the call.
 
@@ -299,6 +311,7 @@ def _beating(store: "Store", rank: int) -> Iterator[None]:
 def _follow(calls: _LauncherCalls) -> int:
     """Start this rank's worker for every call until the first launcher ends; returns its exit code."""
     rank = int(os.environ["RANK"])
+    calls.store.set(f"here/{rank}", "")
     while True:
         name, content = calls.next()
         if "exit" in content:

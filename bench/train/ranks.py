@@ -18,10 +18,12 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from bench.core.errors import InputError, TrainingError
+from bench.core.host_address import interface_towards, is_reachable, resolve
 
 TIMEOUT_S = 1800.0
 DEAD_AFTER_S = 30.0
 JOIN_S = 45.0
+INTERFACE = "GLOO_SOCKET_IFNAME"  # environment variable, which gloo reads
 OWN_GPUS = ("SLURM_GPUS_PER_TASK", "VBENCH_GPUS_PER_RANK")  # set if each rank is shown GPUs of its own
 
 
@@ -119,9 +121,26 @@ def _join(device: str) -> None:
     if is_cuda:
         torch.cuda.set_device(_own_gpu(device))
     store = rendezvous("group", timeout_s=TIMEOUT_S, holds=rank == 0)
+    store.set(f"first/{rank}", resolve(os.environ["MASTER_ADDR"]))
     _await_others(store, rank=rank, world=world)
+    if not is_cuda:
+        _set_interface_of_gloo([store.get(f"first/{other}").decode() for other in range(world)])
     backend, timeout = "nccl" if is_cuda else "gloo", timedelta(seconds=TIMEOUT_S)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+
+
+def _set_interface_of_gloo(first: list[str]) -> None:
+    """Let gloo listen where the other machines can connect; a variable that is set already stays.
+
+    gloo itself listens at the address of the host name, which is 127.0.1.1 on many machines. `first` has the address of
+    the first rank as each rank knows it: on its own machine that may be a loopback address, which tells nothing.
+    """
+    address = next(filter(is_reachable, first), None)
+    if address is None or INTERFACE in os.environ:  # all ranks are on one machine, or the user knows better
+        return
+    interface = interface_towards(address)
+    if interface is not None:
+        os.environ[INTERFACE] = interface
 
 
 def _own_gpu(device: str) -> int:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from torch.distributed import HashStore
 
 from bench.cli.app import run_shared_command
 from bench.core.errors import InputError, TrainingError
+from bench.core.host_address import reachable_name
 from bench.core.process import ChildProcess
 from bench.core.rank_layout import RankLayout
 from bench.core.schema import Case, Point
@@ -169,6 +169,22 @@ def test_a_launcher_that_does_not_answer_ends_the_job_and_not_the_case(monkeypat
         _LauncherCalls(is_first=True).call({"case": "a"})
 
 
+@pytest.mark.usefixtures("launched")
+def test_the_first_launcher_waits_for_one_that_starts_minutes_later(monkeypatch):
+    store = HashStore()
+    monkeypatch.setattr(_LauncherCalls, "__post_init__", lambda self: setattr(self, "store", store))
+    calls = _LauncherCalls(is_first=True)
+    monkeypatch.setattr(rank_processes, "JOIN_S", 0.1)
+    with pytest.raises(TrainingError, match="rank 1 of 2 did not start within 0 s"):
+        calls.await_others()
+    monkeypatch.setattr(rank_processes, "JOIN_S", 20.0)
+    with ThreadPoolExecutor() as pool:
+        following = pool.submit(run_on_first_launcher, lambda: pytest.fail("only the first runs the command"))
+        calls.await_others()
+        calls.end(0)
+        assert following.result(timeout=20) == 0
+
+
 def test_launchers_of_several_nodes_find_each_other_by_a_file(tmp_path):
     layout = RankLayout(ranks=4, nodes=2)
     workers = Workers(command=(), count=1, is_exclusive=False, logs=tmp_path, layout=layout)
@@ -190,7 +206,7 @@ def test_launchers_of_several_nodes_find_each_other_by_a_file(tmp_path):
         found = list(pool.map(launched, (3, 2, 1, 0)))
     assert sorted(each[:3] for each in found) == [["0", "0", "0"], ["1", "0", "1"], ["2", "1", "0"], ["3", "1", "1"]]
     [shared] = {tuple(each[3:]) for each in found}
-    assert shared[:4] == ("4", "2", "3", socket.gethostname())
+    assert shared[:4] == ("4", "2", "3", reachable_name())
     assert shared[4].isdecimal()
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from bench.data.collection import open_dataset
 from bench.train.checkpointing import read_weights
 from bench.train.evaluating import evaluate
 from bench.train.fitting import fit
-from bench.train.ranks import Ranks, _await_others, _own_gpu, current_ranks, joined
+from bench.train.ranks import Ranks, _await_others, _own_gpu, _set_interface_of_gloo, current_ranks, joined
 from bench.train.training_state import TrainingState
 
 SCRIPT = """
@@ -164,6 +165,74 @@ def test_all_ranks_evaluate_with_the_statistics_that_the_checkpoint_holds(job, t
     again = evaluate(model, val_videos, clip=Clip.model_validate("4x1x12"), views=(2, 1))
     found = json.loads((tmp_path / "out" / "found.json").read_text())
     torch.testing.assert_close(torch.tensor(found["scores"]), torch.tensor(again.scores), rtol=1e-5, atol=1e-6)
+
+
+def test_gloo_listens_where_other_machines_see_the_first_rank(monkeypatch):
+    monkeypatch.setattr("bench.train.ranks.interface_towards", {"10.0.0.7": "ib0", "10.0.0.8": None}.get)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # so that it is as before after the test
+    for first, given, chosen in (
+        (["127.0.1.1", "10.0.0.7"], None, "ib0"),  # the first rank's own view tells nothing
+        (["127.0.1.1", "10.0.0.7"], "eth0", "eth0"),  # said by the user
+        (["127.0.0.1", "127.0.0.1"], None, None),  # all on one machine
+        (["", "10.0.0.8"], None, None),  # without a route
+    ):
+        monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+        if given:
+            monkeypatch.setenv("GLOO_SOCKET_IFNAME", given)
+        _set_interface_of_gloo(first)
+        assert os.environ.get("GLOO_SOCKET_IFNAME") == chosen
+
+
+TWO_HOSTS = """
+set -e
+hosts() { printf '127.0.0.1 localhost\\n127.0.1.1 %s\\n%s %s\\n' "$1" "$2" "$3" > "$1.hosts"; }
+hosts first 10.9.0.2 second
+hosts second 10.9.0.1 first
+ip link set lo up
+unshare --net --uts --mount sh -c 'touch ready; exec sleep 120' & second=$!
+trap 'kill $second' EXIT
+until [ -e ready ]; do sleep 0.1; done
+ip link add veth0 type veth peer name veth1 netns $second
+ip addr add 10.9.0.1/24 dev veth0; ip link set veth0 up; ip route add default dev veth0
+hostname first; mount --bind first.hosts /etc/hosts
+nsenter --target $second --net --uts --mount --wd="$PWD" sh -e -c '
+  ip link set lo up; ip addr add 10.9.0.2/24 dev veth1; ip link set veth1 up
+  hostname second; mount --bind second.hosts /etc/hosts
+  RANK=1 "$PYTHON" -c "$CODE"' &
+RANK=0 "$PYTHON" -c "$CODE"
+wait $!
+"""
+GREET = """
+import socket
+from pathlib import Path
+from bench.runner.rank_processes import find_first_launcher
+from bench.train.ranks import joined
+find_first_launcher(Path("rendezvous.json"))
+with joined("cpu", dead_after_s=20) as ranks:
+    print(*ranks.gather(socket.gethostname()), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_ranks_meet_on_two_hosts_whose_own_names_mean_only_themselves(tmp_path):
+    """Two network namespaces with a cable between them; each has its own name at 127.0.1.1, as Debian does."""
+    isolated = ["unshare", "--net", "--uts", "--mount"]
+    if shutil.which("ip") is None or subprocess.run([*isolated, "true"], check=False).returncode:
+        pytest.skip("needs root, unshare and ip")
+    variables = {name: value for name, value in os.environ.items() if name != "GLOO_SOCKET_IFNAME"}
+    variables |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "PYTHON": sys.executable}
+    variables |= {"CODE": GREET, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run(
+        [*isolated, "sh", "-c", TWO_HOSTS],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines() == ["first second"] * 2
 
 
 def test_who_does_not_come_is_named(monkeypatch):
