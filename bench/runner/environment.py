@@ -1,6 +1,7 @@
 """Hardware and software facts for a record. Unknown is None; torch is used only if it is loaded already."""
 
 import functools
+import json
 import os
 import platform
 import sys
@@ -9,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import bench
 from bench.core.cpus import allowed_cpus, cpu_quota
@@ -27,6 +29,8 @@ from bench.store import RECORDS, SUITE_FILE
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
 RESULTS = (RECORDS, SUITE_FILE, "predictions.parquet", ".vbench/**")  # files of a run that people keep in git
+COMMIT = ("commit", "committed_at", "is_dirty")
+STAGED = "VBENCH_STAGED"  # environment variable: the copy of a working tree that a job runs from, and its commit
 
 
 def describe_environment(*, device: str | None = None, model_file: str | None = None) -> Environment:
@@ -46,6 +50,11 @@ def read_constant_facts() -> None:
     _software()
     _own_commit()
     _cpu()
+
+
+def staged_variables(folder: Path, *, root: Path) -> dict[str, str]:
+    """Return the variable by which jobs that run from the copy `folder` know the commit of the working tree `root`."""
+    return {STAGED: json.dumps({"folder": str(folder), **_commit_of(root, prefix="")})}
 
 
 def _cpu() -> dict[str, Json]:
@@ -132,6 +141,8 @@ def _settings() -> dict[str, Json]:
 def _code(model_file: str | None) -> dict[str, Json]:
     """Commits of the working folder, of vbench and of the model, and whether each has uncommitted changes."""
     facts = {**_commit_of(Path(), prefix=""), **_own_commit()}  # not Path.cwd(), which a model may have removed
+    if staged := _staged():
+        facts["staged_tree"] = Path(staged["folder"]).name
     if model_file is None:
         return facts
     folder = Path(model_file).parent
@@ -139,6 +150,12 @@ def _code(model_file: str | None) -> dict[str, Json]:
         own = {name.replace("vbench_", "model_"): value for name, value in _own_commit().items()}
         return {**facts, **own}
     return {**facts, **_commit_of(folder, prefix="model_")}
+
+
+def _staged() -> dict[str, Any]:
+    """The folder and the commit of the staged tree that this process runs from; empty if it runs from none."""
+    found: dict[str, Any] = json.loads(os.environ.get(STAGED, "{}"))
+    return found
 
 
 @functools.cache  # this process goes on with the code that it has loaded
@@ -150,9 +167,12 @@ def _commit_of(folder: Path, *, prefix: str) -> dict[str, Json]:
     """Commit, time and dirty flag of a folder; None if git does not track it, as for installed packages.
 
     The dirty flag is None if git did not answer in time. Records and baselines that are kept in git are left out: they
-    change with every run, which is no change of the code.
+    change with every run, which is no change of the code. A staged tree has those of the tree that it is a copy of.
     """
-    names = [f"{prefix}{name}" for name in ("commit", "committed_at", "is_dirty")]
+    names = [f"{prefix}{name}" for name in COMMIT]
+    staged = _staged()  # its jobs start in it
+    if staged and (folder == Path() or folder.absolute().is_relative_to(staged["folder"])):
+        return dict(zip(names, (staged[name] for name in COMMIT), strict=True))
     if _git(folder, "ls-files", "--error-unmatch", ".") is None:
         return dict.fromkeys(names)
     left_out = [f":(exclude,top,glob)**/{name}" for name in RESULTS]

@@ -13,6 +13,7 @@ from secrets import token_hex
 from bench.core.errors import InputError
 from bench.core.git import run_git
 from bench.core.units import format_value, plural
+from bench.runner.environment import staged_variables
 from bench.store.record_store import STAGED_TREES
 
 UNUSED_S = 3600.0  # after which a staged tree without jobs is removed: a command may be about to submit some
@@ -42,13 +43,15 @@ class StagedTree:
         """Return PYTHONPATH and VBENCH_DATA for a job, so that it imports the copies and finds the data.
 
         Folders of the tree on this process's import path, as an editable installation puts them there, are replaced by
-        their copies.
+        their copies. The variable of `staged_variables` is added.
         """
         copies = [str(self.place_of(Path(entry))) for entry in sys.path if entry and self._has_copy(Path(entry))]
         entries = [Path(entry) for entry in given.get("PYTHONPATH", "").split(os.pathsep) if entry]
         rest = [str(self.place_of(entry) if self._has_copy(entry) else entry.absolute()) for entry in entries]
         found = {"PYTHONPATH": os.pathsep.join(dict.fromkeys([*copies, *rest]))}
-        return found | ({"VBENCH_DATA": os.path.abspath(data)} if (data := given.get("VBENCH_DATA")) else {})
+        if data := given.get("VBENCH_DATA"):
+            found["VBENCH_DATA"] = os.path.abspath(data)
+        return found | staged_variables(self.folder, root=self.root)
 
     def _has_copy(self, folder: Path) -> bool:
         resolved = folder.resolve()

@@ -9,6 +9,7 @@ import pytest
 
 from bench.core.errors import InputError
 from bench.runner import staging
+from bench.runner.environment import describe_environment
 from bench.runner.staging import remove_staged_tree, stage_tree, staged_trees_in
 
 LAYOUT = {
@@ -107,6 +108,26 @@ def test_a_job_imports_the_copies_of_what_this_process_imports(tree: Path, monke
     assert stage.place_of(tree / "suites/one.yaml").read_text() == "suite: one\n"
     with pytest.raises(InputError, match=r"--stage copies the working tree .*/tree, and /elsewhere/s\.yaml lies"):
         stage.place_of(Path("/elsewhere/s.yaml"))
+
+
+def test_a_record_of_a_stage_has_the_commit_of_the_tree_and_the_name_of_the_copy(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is in a folder that git does not track, so git itself knows no commit there."""
+    stage = stage_tree(tree / "results/one/.staged", working=tree)
+    variables = stage.variables({})
+    head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=tree, text=True).strip()
+    git(tree, "commit", "-qam", "later")
+    monkeypatch.chdir(stage.folder / "suites")
+    assert describe_environment().state["commit"] is None
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    state = describe_environment(model_file=str(stage.folder / "src/own/net.py")).state
+    assert (state["commit"], state["is_dirty"]) == (head, True)
+    assert (state["model_commit"], state["model_is_dirty"]) == (head, True)
+    assert str(state["committed_at"]).startswith("20")
+    assert state["staged_tree"] == stage.folder.name
+    assert describe_environment(model_file=str(tree / "new.py")).state["model_is_dirty"] is False
 
 
 def test_a_tree_that_holds_data_is_refused_with_its_largest_file(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
