@@ -71,10 +71,11 @@ def lanes_from_text(text: str, *, gpus: int | None = None) -> tuple[Lane, ...]:
         names = [f"cuda:{number}" for number in range(present)]
     seen: Counter[str] = Counter()
     lanes = []
-    for name in names:
-        found = re.fullmatch(r"cpu|cuda:(\d{1,4})", name)
+    for given in names:
+        found = re.fullmatch(r"cpu|cuda:(\d{1,4})", given)
         if found is None:
-            raise InputError(f"--devices {text!r}: {name!r} is not cpu or a GPU such as cuda:0; `all` is every GPU")
+            raise InputError(f"--devices {text!r}: {given!r} is not cpu or a GPU such as cuda:0; `all` is every GPU")
+        name = given if found[1] is None else f"cuda:{int(found[1])}"  # cuda:00 is no second GPU
         if name != "cpu" and int(found[1]) >= present:
             there = ", ".join(f"cuda:{number}" for number in range(present)) or "none"
             raise InputError(f"--devices {text!r}: there is no {name} here; GPUs: {there}")

@@ -523,7 +523,8 @@ class _Runner:
             return None
         if not self.has_time_for(run[0]):
             lease.release()
-            self.progress.left_out += 1
+            with self.progress.lock:
+                self.progress.left_out += 1
             return None
         return self.run(run, lease, starts=starts, lane=lane, stop=stop)
 
@@ -661,10 +662,14 @@ def _run_pending(
 
 
 def _fewest_results_first(target: Plan) -> list[tuple[Case, int]]:
-    """The pending runs, ordered by how many runs of their case have a result before them."""
+    """The pending runs, ordered by how many runs of their case have a result before them.
+
+    Of cases without a result, those that were never tried come first: one that fails would take the budget each time.
+    """
     results = Counter(case_id for case_id, _ in target.done)
+    tried = {run.case_id for run in target.history}
     order = []
     for case, index in target.pending:
-        order.append((results[case.id], case, index))
+        order.append(((results[case.id], not results[case.id] and case.id in tried), case, index))
         results[case.id] += 1
     return [(case, index) for _, case, index in sorted(order, key=lambda run: run[0])]

@@ -15,8 +15,8 @@ class Selection:
     """Which cases of a suite are planned and run; all of them by default, and those that meet every condition.
 
     `shard` is (i, n): every n-th case, beginning with the i-th, so that n machines with i from 1 to n share the suite.
-    `only` are shell patterns for titles, models and measures; a text without `*`, `?` or `[` may be anywhere in the
-    title. `cases` are ids or their first digits. `kind` selects the cases of one kind of job.
+    `only` are shell patterns for titles, models and measures, or parts of titles. `cases` are ids or their first
+    digits. `kind` selects the cases of one kind of job.
     """
 
     shard: tuple[int, int] | None = None
@@ -31,6 +31,8 @@ class Selection:
         for given in self.cases:
             _require_one(given, cases)
         for pattern in self.only:
+            if not pattern:
+                raise InputError("--only '' is empty; it takes a part of a title, a model, a measure, or a pattern")
             if not any(_matches(case, pattern) for case in cases):
                 names = {name for case in cases for name in (case.point.model, *case.measures)}
                 raise InputError(f"--only {pattern!r} matches no case; {suggest(pattern.strip('*?'), names)}")
@@ -49,10 +51,8 @@ class Selection:
 
 
 def _matches(case: Case, pattern: str) -> bool:
-    if not re.search(r"[*?[]", pattern):
-        pattern = f"*{pattern}*"
-        return fnmatchcase(case.title, pattern) or pattern[1:-1] in case.measures
-    return any(fnmatchcase(name, pattern) for name in (case.title, case.point.model, *case.measures))
+    names = (case.title, case.point.model, *case.measures)
+    return pattern in case.title or any(fnmatchcase(name, pattern) for name in names)
 
 
 def _require_one(given: str, cases: Sequence[Case]) -> None:

@@ -41,7 +41,7 @@ class Sink:
             raise UnknownNameError("tracker", name, known, where="--sink")
         self.name, module = name, import_module(f"{sinks.__name__}.{name}")
         if not self._target:
-            raise InputError(f"--sink {text}: {name}: needs {module.TARGET} after the colon")
+            raise InputError(f"--sink {text!r} needs {module.TARGET}, after '{name}:'")
         if find_spec(module.PACKAGE) is None:
             raise MissingPackageError(
                 module.PACKAGE, needed_for=f"--sink {name}", install=f"pip install 'vbench-video[{module.EXTRA}]'"

@@ -35,6 +35,7 @@ def test_devices_are_read_in_their_order() -> None:
         ("all", 0, "no GPU here"),
         ("cuda:2", 2, "no cuda:2 here; GPUs: cuda:0, cuda:1"),
         ("cuda:0,cuda:0", 1, "names cuda:0 twice"),
+        ("cuda:0,cuda:00", 1, "names cuda:0 twice"),
         ("gpu:0", 1, "'gpu:0' is not cpu or a GPU"),
         ("cuda", 1, "'cuda' is not cpu or a GPU"),
         ("cpu,", 1, "'' is not cpu or a GPU"),

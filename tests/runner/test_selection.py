@@ -1,5 +1,6 @@
 """Parts of a suite by shard, pattern and id, and the order and end of a run with a budget."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,20 @@ def test_shards_share_every_case_once_and_evenly(number: int, shards: int) -> No
         (("*4x1x16",), [0, 1, 2, 3]),
         (("through*", "params"), [1, 3]),
         (("c3d batch=1*",), [0, 1]),
+        (("[cl]3d*",), [0, 1]),
     ],
 )
 def test_patterns_are_for_titles_models_and_measures(only: tuple[str, ...], found: list[int]) -> None:
     assert [CASES.index(each) for each in Selection(only=only).of(CASES)] == found
+
+
+def test_a_part_of_a_title_is_found_whatever_characters_it_has() -> None:
+    listed = case("c3d", "params").model_copy(deep=True)
+    listed.point.args["kernel_depth"] = [1, 3]
+    assert "[1, 3]" in listed.title
+    assert Selection(only=("[1, 3]",)).of([*CASES, listed]) == (listed,)
+    with pytest.raises(InputError, match="--only '' is empty"):
+        Selection(only=("",)).of(CASES)
 
 
 def test_a_pattern_that_matches_nothing_has_the_nearest_name() -> None:
@@ -137,6 +148,16 @@ def test_a_budget_takes_cases_without_results_first_then_those_with_the_fewest(
 ) -> None:
     plan = planned(tmp_path, {1: (2, 10.0), 2: (1, 10.0)})
     assert order(plan, deadline=1000) == [(3, 0), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2)]
+
+
+def test_a_budget_takes_cases_that_were_never_tried_before_those_that_failed(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    plan = planned(tmp_path, {1: (1, 10.0), 2: (1, 10.0)})
+    failed, good = plan.history
+    history = (failed._replace(status="error"), good)
+    plan = replace(plan, history=history, done=frozenset({(good.case_id, good.run_index)}))
+    assert order(plan, deadline=45) == [(3, 0), (1, 0), (1, 1), (2, 1)]
 
 
 def test_no_run_starts_after_the_budget_nor_one_that_would_end_after_it(tmp_path: Path, clock: list[float]) -> None:
