@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from secrets import token_hex
 
@@ -25,6 +26,19 @@ LEASES = "leases"
 LOCAL = "local"  # the worker that holds the folder alone
 BEAT_S = 10.0
 EXPIRES_S = 60.0  # six missed heartbeats: attribute caches of NFS alone may hide a touch for up to 60 s
+
+
+@cache
+def process_namespace() -> str:
+    """Return what the processes share that this one can see: a start of a machine, or a container on it.
+
+    Host names do not tell: containers may have that of their machine, and machines of one image all the same.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux
+        return socket.gethostname()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +53,7 @@ class LeaseFacts:
     attempt: str = field(default_factory=lambda: token_hex(8))
     losses: int = 0
     host: str = field(default_factory=socket.gethostname)
+    namespace: str = field(default_factory=process_namespace)
     process: int = field(default_factory=os.getpid)
     process_started: float = field(default_factory=lambda: psutil.Process().create_time())
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
@@ -46,7 +61,7 @@ class LeaseFacts:
     @property
     def is_orphaned(self) -> bool:
         """Whether the worker was a process of this machine that has ended."""
-        if self.host != socket.gethostname():
+        if (self.host, self.namespace) != (socket.gethostname(), process_namespace()):
             return False
         try:
             return psutil.Process(self.process).create_time() != self.process_started

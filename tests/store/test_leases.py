@@ -1,10 +1,12 @@
 """Leases between workers: one holder, take-over of lost work, and what an orphan notices."""
 
+import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -65,6 +67,19 @@ def test_a_heartbeat_keeps_a_lease(tmp_path: Path) -> None:
     assert lease is not None
     lease.beat()
     assert second.take("a", 0) is None
+
+
+def test_a_worker_in_another_container_is_not_gone_though_its_process_is_not_seen_here(tmp_path: Path) -> None:
+    """Containers may share the host name of their machine, and clones of one image all have the same."""
+    first, second = workers(tmp_path, "one", "two")
+    lease = first.take("a", 0)
+    assert lease is not None
+    facts = {**asdict(lease.facts), "process": 2**30}
+    lease.file.write_text(json.dumps({**facts, "namespace": "another"}))
+    assert second.take("a", 0) is None
+    del facts["namespace"]  # as older versions write it
+    lease.file.write_text(json.dumps(facts))
+    assert second.take("a", 0) is not None
 
 
 def test_the_lease_of_a_killed_process_of_this_machine_is_free_at_once(tmp_path: Path) -> None:
