@@ -86,13 +86,16 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	$(CPU_TORCH)
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $@
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(CPU_TORCH)
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(CPU_TORCH)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
