@@ -239,7 +239,7 @@ def _case(
     from bench.core.schema import Case, Clip, Point
 
     parts = shape.lower().split("x")
-    if len(parts) != 5 or not all(part.isdigit() and int(part) for part in parts):
+    if len(parts) != 5 or not all(part.isdecimal() and int(part) for part in parts):
         raise InputError(f"input {shape!r} is not a shape BxCxTxHxW, such as 1x3x16x112x112")
     batch, _, frames, height, width = map(int, parts)
     measure = MEASURES.get(metric.partition(".")[0])

@@ -147,7 +147,7 @@ def _tree_s(root_pid: int, proc: Path) -> float | None:
     parents: dict[int, int] = {}
     ticks: dict[int, int] = {}
     for folder in proc.iterdir():
-        if folder.name.isdigit():
+        if folder.name.isdecimal():
             with suppress(OSError, ValueError, IndexError):  # the process ended meanwhile
                 text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
                 fields = text.rpartition(")")[2].split()  # after the name, which may contain spaces and parentheses

@@ -49,7 +49,7 @@ def _checked_resize(value: Any) -> Any:
     if isinstance(value, str):
         text = value.strip().lower()
         if text in ("cover", "none") or re.fullmatch(r"(short:)?[1-9]\d*|[1-9]\d*x[1-9]\d*", text):
-            return f"short:{text}" if text.isdigit() else text
+            return f"short:{text}" if text.isdecimal() else text
     raise ValueError("should be short:128 (short side), 128x171 (H x W), cover (just cover the crop) or none")
 
 
@@ -292,7 +292,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 def _whole_number(value: Any) -> Any:
     """`255` and 255.0 as a whole number; anything else unchanged, so that the type refuses it."""
-    if isinstance(value, str) and value.isdigit():
+    if isinstance(value, str) and value.isdecimal():
         return int(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 

@@ -95,7 +95,7 @@ def _named_in(visible: str | None, index: int) -> Any:
     names = [name.strip() for name in visible.split(",")]
     if index >= len(names):
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-    if names[index].isdigit():
+    if names[index].isdecimal():
         return pynvml.nvmlDeviceGetHandleByIndex(int(names[index]))
     return pynvml.nvmlDeviceGetHandleByUUID(names[index])
 

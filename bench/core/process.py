@@ -490,7 +490,7 @@ def kill_processes_with(token: str, *, but: int | None = None) -> None:
 
 def _processes_with(token: bytes) -> list[int]:
     found = []
-    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()] if sys.platform == "linux" else []
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()] if sys.platform == "linux" else []
     for pid in pids:
         with contextlib.suppress(OSError):
             if pid != os.getpid() and token in Path(f"/proc/{pid}/environ").read_bytes():

@@ -99,7 +99,7 @@ def clip_from_text(text: str) -> Clip:
 
 def _clip_from_text(text: str) -> dict[str, Any]:
     parts = text.lower().split("x")
-    if len(parts) not in (3, 4) or not all(part.strip().isdigit() for part in parts):
+    if len(parts) not in (3, 4) or not all(part.strip().isdecimal() for part in parts):
         raise ValueError(f"clip {text!r} is not 'frames x stride x size' such as 16x1x112 (or 16x1x128x171)")
     frames, stride, *pixels = (int(part) for part in parts)
     return {"frames": frames, "stride": stride, "height": pixels[0], "width": pixels[-1]}

@@ -361,7 +361,7 @@ def _headline_place(metric: str) -> tuple[bool, int, str, int]:
 
 
 def _number_first(text: str) -> tuple[int, float, str]:
-    return (0, float(text), "") if text.replace(".", "", 1).isdigit() else (1, 0.0, text)
+    return (0, float(text), "") if text.replace(".", "", 1).isdecimal() else (1, 0.0, text)
 
 
 def _rows(cases: Sequence[CaseResult], *, names_suite: bool) -> Iterator[BoardRow]:

@@ -50,7 +50,7 @@ class WorkerGroup:
 def launcher_count() -> int:
     """How many `vbench` processes were started together, by torchrun or whatever else sets WORLD_SIZE."""
     given = os.environ.get("WORLD_SIZE") or "1"
-    if not given.isdigit():
+    if not given.isdecimal():
         raise InputError(f"WORLD_SIZE is {given!r}; it should be a number of processes, such as 2")
     return int(given)
 

@@ -273,7 +273,7 @@ def renumbered(setting: Setting, mapping: tuple[int, ...], *, classes: Sequence[
 
 
 def _natural(name: str) -> list[Any]:
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _text(value: Any) -> str:

@@ -105,7 +105,7 @@ def explain_video(
 def _number_of(label: str, names: Sequence[str]) -> int:
     if label in names:
         return names.index(label)
-    if label.isdigit():
+    if label.isdecimal():
         return int(label)
     raise InputError(f"unknown class {label!r}; {suggest(label, names) if names else 'give its number'}")
 

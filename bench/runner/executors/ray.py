@@ -271,7 +271,7 @@ def _connected(address: str) -> Any:
 def _require_answer(address: str) -> None:
     """Raise OSError if nothing listens at `host:port`, for which Ray itself waits for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
+    if colon and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=ASK_S).close()
 
 
