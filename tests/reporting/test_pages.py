@@ -1,6 +1,7 @@
 """Values on the pages of models, cases, rooflines, machines and failures, worked out from the records independently."""
 
 import json
+import re
 from html import unescape
 from pathlib import Path
 from statistics import median
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from bench.core.schema import Record
+from bench.reporting.picture_pages import write_contact_sheet
 from bench.reporting.results import collect
 from bench.reporting.site import Site, build_site, report
 from bench.store import RecordStore
@@ -28,6 +30,25 @@ def case_page(make: SimpleNamespace, records: list[Record]) -> tuple[Any, str]:
     site = site_of(records)
     name = next(each.name for each in site.pages if each.name.startswith("cases/"))
     return page(make, site, name), name.partition("/")[2]
+
+
+def test_no_page_prints_its_title_twice(make: SimpleNamespace, tmp_path: Path) -> None:
+    """A page of one section is named as the section is, such as the roofline, or the page of an explanation."""
+    limits = {"flops_per_byte": 5.0, "measured_flops_per_s": 1e12, "measured_bytes_per_s": 1e11, "bound_by": "memory"}
+    achieved = make.metric("limits.flops_per_s", 2e11, "FLOP/s")
+    records = [*make.quickstart(), make.record("m", achieved, precision="fp32", details={"limits": limits})]
+    site = site_of(records)
+    pages = {each.name: site.page_html(each) for each in site.pages}
+    pages["single"] = write_contact_sheet(tmp_path / "a.html", [], title="To look at", summary="").read_text("utf-8")
+    assert "roofline" in pages
+    for name, html in pages.items():
+        headings = re.findall(r'<(?:h1|h2|p class="page-title").*?>(.*?)</', html)
+        assert len(headings) == len(set(headings)), name
+        ids = set(re.findall(r' id="([^"]*)"', html))
+        assert set(re.findall(r' aria-labelledby="([^"]*)"', html)) <= ids, name
+    whole = make.report(collect(records))
+    assert '<p class="page-title">Metrics' in whole
+    assert '<p class="page-title">Roofline' not in whole
 
 
 def test_a_case_shows_every_metric_run_by_run_and_their_median(make: SimpleNamespace) -> None:
