@@ -39,7 +39,7 @@ EXPLAINED = """
 aria-label="places that matter in frame {{ cell.number }}">
 {% for place in cell.places %}<rect x="{{ place.x }}" y="{{ place.y }}" width="1" height="1" fill="{{ place.colour }}"
 fill-opacity="{{ place.opacity }}"><title>{{ place.text }}</title></rect>
-{% endfor %}</svg></div>
+{% endfor %}</svg><small>{{ cell.strongest }}</small></div>
 {% endfor %}
 </div>
 {% if layer %}
@@ -53,7 +53,8 @@ fill-opacity="{{ place.opacity }}"><title>{{ place.text }}</title></rect>
 {% endif %}
 </div>
 <p class="muted">Occlusion replaces a part of the clip by its mean colour; the drop is of the probability of the class.
-Red raises the probability, blue lowers it.</p>
+Red raises the probability, blue lowers it. Below each picture is its strongest place, counted from the top left of a
+grid of {{ cells[0].rows }} rows and {{ cells[0].columns }} columns, and the drop in points.</p>
 """
 
 
@@ -90,6 +91,7 @@ def _cell(found: "Explanation", segment: int, frame: int, *, highest: float) -> 
     drop, places = float(found.by_time[segment]), found.by_place[segment]
     most = max(float(abs(found.by_place).max()), 1e-9)
     rows, columns = places.shape
+    row, column = divmod(int(abs(places).argmax()), columns)
     return {
         "number": frame,
         "plain": embedded(jpeg(found.frames[frame])),
@@ -97,6 +99,7 @@ def _cell(found: "Explanation", segment: int, frame: int, *, highest: float) -> 
         "height": f"{60 * max(0.0, drop) / highest:.0f}",
         "rows": rows,
         "columns": columns,
+        "strongest": f"row {row + 1}, column {column + 1}: {100 * float(places[row, column]):+.1f}",
         "places": [
             {
                 "x": column,

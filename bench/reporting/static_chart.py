@@ -27,7 +27,9 @@ TEMPLATE = """
 <polyline points="{{ line }}"></polyline>
 {% endfor %}
 {% for point in points %}
+{% if point.kind %}
 <circle class="{{ point.kind }}" cx="{{ point.x }}" cy="{{ point.y }}" r="4"></circle>
+{% endif %}
 {% if point.text %}
 <text x="{{ point.x + 6 }}" y="{{ point.y - 5 }}">{{ point.text }}</text>
 {% endif %}
@@ -111,10 +113,11 @@ def static_chart(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any],
         if "lines" in trace.get("mode", "")
     ]
     markers = [
-        {"x": x_axis.place(x), "y": y_axis.place(y), "text": text, "kind": _kind(trace)}
+        {"x": x_axis.place(x), "y": y_axis.place(y), "text": text, "kind": _kind(trace) if has_circles else ""}
         for trace, pairs in zip(traces, points, strict=True)
-        if "markers" in trace.get("mode", "")
+        if (has_circles := "markers" in trace.get("mode", "")) or "text" in trace.get("mode", "")
         for x, y, text in pairs[:MOST_POINTS]
+        if has_circles or text
     ]
     titles = [str((axis.get("title") or {}).get("text", "")) for axis in axes]
     return render(

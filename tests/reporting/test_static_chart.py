@@ -44,6 +44,13 @@ def test_names_of_points_are_text() -> None:
     assert "<i>" not in svg
 
 
+def test_a_line_without_markers_keeps_the_text_at_its_end() -> None:
+    trace = scatter([1.0, 2.0], [1.0, 2.0], mode="lines+text", text=["", "7"])
+    svg = str(static_chart([trace], {}, alt=""))
+    assert "<circle" not in svg
+    assert re.findall(r"<text [^>]*>(7)</text>", svg) == ["7"]
+
+
 @pytest.mark.parametrize("traces", [[], [{"type": "box", "x": [1], "y": [1]}], [scatter([], [])]])
 def test_other_charts_have_no_static_form(traces: list[dict[str, object]]) -> None:
     assert static_chart(traces, {}, alt="") == ""

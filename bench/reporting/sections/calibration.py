@@ -57,19 +57,18 @@ def show_calibration(results: Results) -> str | None:
             found.append((title, calibration))
     if not found:
         return None
-    table = Table(
-        name="calibration-table", caption="Calibration", heads=HEADS, rows=tuple(_row(*each) for each in found)
-    )
+    rows = tuple(_row(title, calibration, number) for number, (title, calibration) in enumerate(found, start=1))
+    table = Table(name="calibration-table", caption="Calibration", heads=HEADS, rows=rows)
     charts = [_reliability(found).html(), _risk(found).html()]
     return render(TEMPLATE, table=table.html(), charts=charts, left_out=len(known[MOST_CASES:]))
 
 
-def _row(title: str, found: "Calibration") -> TableRow:
+def _row(title: str, found: "Calibration", number: int) -> TableRow:
     value, low, high = (100 * each for each in (found.error.value, found.error.low, found.error.high))
     temperature = found.temperature
     return TableRow(
         cells=(
-            TableCell(text=title),
+            TableCell(text=title, below=f"line {number}"),
             TableCell(text=f"{value:.1f}", sort=value, below=f"{low:.1f}{DASH}{high:.1f}", low=low, high=high),
             TableCell(text=f"{found.brier:.3f}", sort=found.brier),
             TableCell(text=f"{100 * found.aurc:.1f}", sort=100 * found.aurc),
@@ -97,20 +96,20 @@ def _reliability(found: "list[tuple[str, Calibration]]") -> Chart:
             [100 * each.confidence for each in calibration.bins],
             [100 * each.right.value for each in calibration.bins],
         )
-        for number, (title, calibration) in enumerate(found)
+        for number, (title, calibration) in enumerate(found, start=1)
     ]
     return Chart(
         name="reliability",
         traces=[ideal, *lines],
         layout={"xaxis": axis("Confidence, %", nticks=6), "yaxis": axis("Right, %", nticks=6)},
-        caption="Reliability: below the dotted line a model is too confident.",
+        caption="Reliability: below the dotted line a model is too confident. The table has the number of each line.",
         alt=f"Share of right answers by confidence, of {plural(len(found), 'case')}.",
     )
 
 
 def _risk(found: "list[tuple[str, Calibration]]") -> Chart:
     lines = []
-    for number, (title, calibration) in enumerate(found):
+    for number, (title, calibration) in enumerate(found, start=1):
         points = calibration.risk_coverage
         kept = points[:: -(-len(points) // MOST_POINTS)]
         lines.append(_trace(title, number, [100 * c for c, _ in kept], [100 * r for _, r in kept]))
@@ -124,12 +123,16 @@ def _risk(found: "list[tuple[str, Calibration]]") -> Chart:
 
 
 def _trace(title: str, number: int, x: list[float], y: list[float]) -> dict[str, Any]:
-    colour = SERIES[number % len(SERIES)]
+    """A line with its number at the last point, since six colours and a name under the mouse tell too few apart."""
+    colour = SERIES[(number - 1) % len(SERIES)]
     return {
         "type": "scatter",
-        "mode": "lines+markers" if len(x) < 30 else "lines",
+        "mode": "lines+markers+text" if len(x) < 30 else "lines+text",
         "x": x,
         "y": y,
+        "text": [*[""] * (len(x) - 1), str(number)],
+        "textposition": "top center",
+        "cliponaxis": False,
         "name": escaped(title),
         "line": {"color": colour, "width": 1.6},
         "marker": {"color": colour},

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.core.registry import register_section
 from bench.core.units import Scale, choose_scale, plural
-from bench.reporting.board import Board, Column, group_of
+from bench.reporting.board import Board, BoardRow, Column, group_of
 from bench.reporting.case_results import OTHER_HEAD
 from bench.reporting.chart import ACCENT, MUTED, PAPER, Chart, axis, error_bars, escaped, log_axis
+from bench.reporting.metric_table import metric_table
 from bench.reporting.metric_text import listed, metric_name
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 COSTS = (
     "macs.forward",
@@ -26,6 +30,7 @@ MOST_POINTS = 400
 CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩"  # larger ones are missing from many fonts
 MOST_NUMBERS = 20
 MOST_BARS = 40
+MOST_CHARACTERS = 200_000  # of the table below the charts of one gain
 LINEAR = {"type": "linear", "nticks": 5}
 TEMPLATE = """
 <p>Numbered points are on the frontier: no other model here gives more for less. If intervals overlap, the order is
@@ -38,6 +43,9 @@ or their accuracy is lent from another precision.</p>
 {{ chart }}
 {% endfor %}
 </div>
+<details><summary>The points of these charts as a table</summary>
+{{ gain.table }}
+</details>
 {% if gain.left_out %}<p class="muted">{{ gain.left_out }} more charts of this gain are not drawn; the tables have their
 values.</p>{% endif %}
 {% endfor %}
@@ -89,14 +97,36 @@ def _all_gains(board: Board) -> list[Column]:
 
 
 def _drawn(results: Results, gain: Column) -> dict[str, Any]:
-    """The first charts of one gain, and how many more there would be."""
+    """The first charts of one gain, their points as a table, and how many more charts there would be."""
     board = results.board
     number, charts = board.columns.index(gain), list(_charts(results, gain))
     shown = [
         _chart(board, cost, gain, machine=machine, points=points, name=f"{number}-{place}").html()
         for place, (cost, machine, points) in enumerate(charts[:MOST_CHARTS], start=1)
     ]
-    return {"title": _title(gain), "charts": shown, "left_out": len(charts) - len(shown)}
+    costs = list(dict.fromkeys(cost for cost, _, _ in charts[:MOST_CHARTS]))
+    table = _table(results, gain, costs, name=f"trade-off-{number}-points") if shown else ""
+    return {"title": _title(gain), "charts": shown, "table": table, "left_out": len(charts) - len(shown)}
+
+
+def _table(results: Results, gain: Column, costs: Sequence[Column], *, name: str) -> "Markup":
+    """The rows that are points of a chart, best gain first: what a chart names only under the mouse."""
+
+    def value(row: BoardRow, column: Column) -> float | None:
+        summary = row.summaries.get(column)
+        return None if summary is None else summary.value
+
+    board = results.board
+    rows = [row for row in board.rows if value(row, gain) is not None and any(value(row, c) is not None for c in costs)]
+    return metric_table(
+        board,
+        sorted(rows, key=lambda row: -(value(row, gain) or 0.0)),
+        name=name,
+        caption=f"{gain.name} and costs of every point",
+        columns=[gain, *costs],
+        factors=[*board.varying, *(["machine"] if _has_machines(board) else [])],
+        page_of=results.model_page_of,
+    ).html(most_characters=MOST_CHARACTERS)
 
 
 def _charts(results: Results, gain: Column) -> Iterator[tuple[Column, str, list[ChartPoint]]]:

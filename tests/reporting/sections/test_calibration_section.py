@@ -26,6 +26,8 @@ def test_each_case_has_its_errors_and_curves(make: SimpleNamespace, tmp_path: Pa
     reliability, risk = (json.loads(script) for script in page.scripts)
     assert sum(y == pytest.approx(100, abs=30) for y in reliability["data"][1]["y"]) >= 7
     assert (risk["data"][0]["x"], risk["data"][0]["y"]) == ([100.0], [12.5])
+    assert row[0].endswith("|line 1")  # the number at the end of both lines
+    assert [trace["text"][-1] for trace in (reliability["data"][1], risk["data"][0])] == ["1", "1"]
 
 
 def test_results_without_predictions_have_no_such_section(make: SimpleNamespace) -> None:

@@ -71,6 +71,24 @@ def test_points_that_are_not_drawn_are_counted(make: SimpleNamespace) -> None:
     assert "4 more points are not drawn." in page
 
 
+def test_the_points_of_a_chart_stand_in_a_table_below_it(make: SimpleNamespace) -> None:
+    """A chart names all but the best points only under the mouse."""
+    models = [("small", 1, 60.5), ("good", 2, 80.0), ("beaten", 3, 70.0)]
+    args = {"num_classes": 8}
+    records = [
+        record
+        for name, macs, top1 in models
+        for record in (make.counts(name, macs=macs, args=args), make.accuracy(name, top1=top1, args=args))
+    ]
+    page = weigh(collect([*records, make.counts("without an accuracy", macs=9)])) or ""
+    found = make.page(page)
+    (table,) = found.tables
+    assert [text.partition("|")[0] for text in found.column(table, "Model")] == ["good", "beaten", "small"]
+    assert [text[:4] for text in found.column(table, "Top-1")] == ["80.0", "70.0", "60.5"]
+    assert [text[:1] for text in found.column(table, "MACs")] == ["2", "3", "1"]
+    assert page.index("</figure>") < page.index("<details>") < page.index(f'id="{table}"')
+
+
 def test_charts_beyond_the_first_are_counted(make: SimpleNamespace) -> None:
     """MACs and parameters give one chart each, latency and memory one per machine: six, of which four are drawn."""
     records = []
