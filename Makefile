@@ -12,7 +12,7 @@ CPU_TORCH = $(if $(CPU),$(BIN)/python -m pip install --quiet --retries 1 --timeo
 # The suite of the published example; make reports EXAMPLE=suites/demo.yaml takes another one.
 EXAMPLE ?= reports/example.yaml
 
-.PHONY: demo test slow slurm plants ray sinks check fix bench gpu schema catalog docs reports clean
+.PHONY: demo test slow slurm plants ray sinks check fix bench gpu newcomer schema catalog docs reports pictures clean
 
 demo: $(VENV)/.run    # about two minutes after the install; vbench run quickstart is the longer form
 	$(BIN)/vbench run suites/demo.yaml
@@ -72,7 +72,10 @@ reports: $(VENV)/.test    # one new run on a quiet machine, about seven minutes 
 	$(BIN)/vbench report results/published --out reports/site
 	mkdir -p reports/records
 	cp results/published/records.jsonl results/published/suite.json reports/records/
-	$(BIN)/python docs/images/take_picture.py reports/site docs/images/report.png
+	$(BIN)/python docs/images/take_picture.py reports/site/index.html docs/images/report.png
+
+pictures: $(VENV)/.test    # of the how-to pages, from two small trainings
+	$(BIN)/python docs/images/take_how_to_pictures.py
 
 clean:    # never results/: they may be days of GPU time
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

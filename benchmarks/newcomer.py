@@ -27,14 +27,22 @@ OF_THE_READER = ("/data/",)  # paths that only the reader has
 
 
 class Walk:
-    """Runs commands one after another and keeps their times."""
+    """Runs commands one after another and keeps their times.
 
-    def __init__(self) -> None:
+    The caches of vbench are in the folder `cache`, empty at first as a newcomer's; pip keeps the cache of this user.
+    """
+
+    def __init__(self, cache: Path) -> None:
         self.times: list[tuple[str, str, float]] = []
+        self.load = os.getloadavg()[0]
+        self.environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self.environment.setdefault("PIP_CACHE_DIR", str(usual / "pip"))
+        self.environment["XDG_CACHE_HOME"] = str(cache)
 
     def run(self, part: str, command: list[str], *, folder: Path, path: Path | None = None) -> None:
         """Run a command in a folder, with the programs of an environment first; ends the process if it fails."""
-        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        environment = dict(self.environment)
         if path is not None:
             environment["PATH"] = f"{path}{os.pathsep}{environment['PATH']}"
         print(f"\n{part}$ {shlex.join(command)}", flush=True)
@@ -48,6 +56,7 @@ class Walk:
     def report(self, *, installed: str) -> None:
         """Print every step with its time, and the ratio to the step `installed` of the same part."""
         whole = {part: seconds for part, command, seconds in self.times if installed in command}
+        print(f"\none run of each step, {os.cpu_count()} processors, load {self.load:.1f} at the start")
         print("\n| part | step | seconds | installations |\n|---|---|---|---|")
         for part, command, seconds in self.times:
             ratio = f"{seconds / whole[part]:.2f}" if part in whole else "–"
@@ -86,11 +95,13 @@ def main() -> None:
     )
     parser.add_argument("--packages", help="a folder site-packages with the dependencies, which are then not installed")
     given = parser.parse_args()
-    walk, folder = Walk(), given.folder or Path(tempfile.mkdtemp(prefix="vbench-newcomer-"))
-    with removed_at_the_end(folder / "clone") as clone:
-        walk_the_clone(walk, clone, packages=given.packages)
-    with removed_at_the_end(folder / "wheel") as empty:
-        walk_the_wheel(walk, empty, packages=given.packages)
+    folder = (given.folder or Path(tempfile.mkdtemp(prefix="vbench-newcomer-"))).absolute()
+    with removed_at_the_end(folder / "cache") as cache:
+        walk = Walk(cache)
+        with removed_at_the_end(folder / "clone") as clone:
+            walk_the_clone(walk, clone, packages=given.packages)
+        with removed_at_the_end(folder / "wheel") as empty:
+            walk_the_wheel(walk, empty, packages=given.packages)
     if given.folder is None:
         folder.rmdir()
     walk.report(installed="pip install")

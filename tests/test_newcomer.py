@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_every_command_of_the_tutorial_is_walked(newcomer: ModuleType) -> None:
 def test_a_step_that_fails_ends_the_walk_with_its_code(
     newcomer: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    walk = newcomer.Walk()
+    walk = newcomer.Walk(tmp_path / "cache")
     walk.run("clone", [sys.executable, "-c", "print('pip install')"], folder=tmp_path)
     with pytest.raises(SystemExit) as stop:
         walk.run("clone", [sys.executable, "-c", "raise SystemExit(3)"], folder=tmp_path)
@@ -45,6 +46,13 @@ def test_a_step_that_fails_ends_the_walk_with_its_code(
     rows = [line.split(" | ") for line in capfd.readouterr().out.splitlines() if line.startswith("| clone")]
     assert rows[0][3] == "1.00 |"  # the installation, in installations
     assert len(rows) == 2
+
+
+def test_every_target_of_make_without_a_file_is_declared_as_one() -> None:
+    """Else a file of its name, such as a folder `docs`, would keep it from running."""
+    text = (ROOT / "Makefile").read_text()
+    declared = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)[0].split()
+    assert sorted(declared) == sorted(re.findall(r"^([a-z]+):", text, re.MULTILINE))
 
 
 def test_make_has_the_walk() -> None:
