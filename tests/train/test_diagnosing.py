@@ -4,6 +4,7 @@ from dataclasses import replace
 from zlib import crc32
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -108,6 +109,30 @@ def test_scores_of_settings_computed_together_are_those_of_an_evaluation_of_each
         ).values()
         np.testing.assert_allclose(scorer.scores(setting, 6), found.scores, atol=1e-5, err_msg=str(setting))
     assert scorer.forwards == forwards
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_outputs_of_this_process(films):
+    """As `diagnose --workers 2` starts them. One file is no video: its error comes back from the worker."""
+    films.videos[5].path.write_bytes(b"no video")
+    start = replace(START, clip=Clip.model_validate("4x2x16"))
+    settings = [start, replace(start, views=(1, 3)), replace(start, protocol=start.with_parts(channels="bgr").protocol)]
+    processes = set()
+
+    def note_processes(_pairs, _clips):
+        processes.update(child.pid for child in psutil.Process().children())
+        return True
+
+    found = {}
+    for workers in (0, 2):
+        scorer = diagnosing.Scorer(model=Tiny(), videos=films, device="cpu", batch=2, workers=workers)
+        scorer.extend(settings, 6, on_chunk=note_processes)
+        assert len(processes) >= workers
+        found[workers] = [scorer.scores(setting, 6) for setting in settings]
+    for alone, together in zip(found[0], found[2], strict=True):
+        np.testing.assert_allclose(alone, together, atol=1e-6)
+        assert np.isnan(together[5]).all()
+        assert not np.isnan(together[:5]).any()
 
 
 def test_a_view_with_the_same_values_is_not_computed_again(films):
