@@ -191,11 +191,17 @@ def folders_of_dataset(name: str, *, root: str | Path | None = None, **options: 
 
 
 def root_of(entry: DatasetEntry, root: str | Path | None) -> Path | None:
-    """Return `root`, else the folder of the data set's name under `$VBENCH_DATA` if it exists, else None."""
+    """Return `root`, else the folder of the data set's name under `$VBENCH_DATA` if it exists, else None.
+
+    Raises InputError for a root that is empty or a file.
+    """
     if root is not None:
         if not str(root):
             raise InputError(f"data set {entry.name}: root is empty")
-        return Path(root).expanduser()
+        given = Path(root).expanduser()
+        if given.exists() and not given.is_dir():
+            raise InputError(f"data set {entry.name}: root {given} is a file; name the folder of the data set")
+        return given
     folder = _data_folder()
     return folder / entry.name if folder is not None and (folder / entry.name).is_dir() else None
 

@@ -235,6 +235,7 @@ def _seconds(parameters: MotionsParameters) -> int:
 
 def _check(parameters: MotionsParameters) -> None:
     limits = {
+        "seed": range(2**63),
         "clips_per_class": range(1, 1_000_000),
         "val_clips_per_class": range(1, 1_000_000),
         "frames": range(1, 10_000),

@@ -50,7 +50,8 @@ def open_stills(
 
 
 def _check(given: dict[str, int]) -> None:
-    for name, allowed in {"per_class": range(1, 100_000), "val_per_class": range(1, 100_000)}.items():
+    limits = {"seed": range(2**63), "per_class": range(1, 100_000), "val_per_class": range(1, 100_000)}
+    for name, allowed in limits.items():
         if given[name] not in allowed:
             raise InputError(f"stills: {name} is {given[name]}; allowed: {allowed.start} to {allowed.stop - 1}")
     if given["size"] not in range(16, 1025, 2):
