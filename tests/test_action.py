@@ -153,6 +153,8 @@ def test_head_is_measured_and_compared_with_records_that_are_kept(repository: Pa
     first = {"suite": "counts.yaml", "base": "kept", "install": "none"}
     assert run_action(repository, **first)[0] == 0
     code, outputs, summary = run_action(repository, **{**first, "gate": "params.totl=1%\nparams.total=1%"})
+    assert (code, outputs.splitlines()[-1]) == (2, "exit-code=2"), summary
+    code, outputs, summary = run_action(repository, **{**first, "gate": "latency.p50_ms=1%"})  # not of this suite
     assert (code, outputs.splitlines()[-1]) == (3, "exit-code=3"), summary
 
 

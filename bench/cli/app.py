@@ -36,6 +36,7 @@ from bench.cli.suite_commands import plan, report, run
 from bench.cli.train import evaluate, features, predict, train
 from bench.cli.weights import weights_app
 from bench.core.errors import BenchError, InputError, StopSignal, nearest, suggest
+from bench.core.files import reason_of
 from bench.core.import_path import add_working_folder
 
 
@@ -76,8 +77,14 @@ app = typer.Typer(
 
 FAULT = 70
 DISTRIBUTION = "vbench-video"  # its name on package indexes
-# Errors of the system that no code of ours can prevent: a full or read-only disk, a quota, too long a name.
-OUTSIDE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG})
+# Errors of the system that no code of ours can prevent: a full or read-only disk, a quota, too long a name, and a file
+# where a folder is needed or the other way round.
+OUTSIDE_ERRORS = frozenset(
+    {
+        errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG,
+        errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+    }
+)  # fmt: skip
 SHARED = ("run", "train", "eval")  # several processes can run these together, under torchrun
 # click's UsageError, or that of the copy of click which newer versions of typer carry.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
@@ -222,7 +229,7 @@ def exit_code_of(call: Callable[[], Any], *, arguments: Sequence[str] = ()) -> i
     except OSError as error:
         if error.errno not in OUTSIDE_ERRORS:
             return _fault(error)
-        print_error(f"{error.filename or 'a file'}: {error.strerror}")
+        print_error(f"{error.filename or 'a file'}: {reason_of(error)}")
         return 2
     except Exception as error:  # a fault of vbench: the traceback goes to a file, one line to the user
         return _fault(error)

@@ -1,5 +1,6 @@
 """Arguments that several commands have, and the parsing of their values: `NAME=VALUE`, data sets, files to write."""
 
+import math
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.core.errors import InputError
+from bench.core.files import reason_of
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A name from `vbench models`, source:name or file.py:factory.")
@@ -109,16 +111,30 @@ def dataset_options(texts: Sequence[str] | None) -> dict[str, Any]:
     return options
 
 
+def finite(value: float | None) -> float | None:
+    """Return the number of an option; raises typer.BadParameter for `nan` and `inf`, which click takes for numbers."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
 def check_writable(file: Path) -> None:
     """Create the folder of an output file; raises InputError if the file cannot be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{file} cannot be written: its folder cannot be created: {error.strerror}") from None
+        raise InputError(f"{file} cannot be written: its folder cannot be created: {reason_of(error)}") from None
     if file.is_dir():
         raise InputError(f"{file} cannot be written: it is a folder")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise InputError(f"{file} cannot be written: this user is not allowed to")
+
+
+def check_folder(folder: Path | None) -> None:
+    """Raise InputError, before anything is measured, if the folder of `--out` is a file or lies below one."""
+    for each in () if folder is None else (folder, *folder.parents):
+        if each.exists() and not each.is_dir():
+            raise InputError(f"--out {folder}: {each} is a file, and a folder is needed")
 
 
 def _yaml(value: str, *, flag: str, text: str) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.arguments import AsJson, dataset_options
+from bench.cli.arguments import AsJson, dataset_options, finite
 from bench.cli.console import print_json, print_table, print_text, progress_bar
 
 if TYPE_CHECKING:
@@ -201,7 +201,9 @@ def time_loading(
     dataset: Dataset,
     split: Split = "train",
     clip: Annotated[str, typer.Option(help="frames x stride x size.")] = "16x1x112",
-    wanted: Annotated[float | None, typer.Option(help="Clips per second that training needs.")] = None,
+    wanted: Annotated[
+        float | None, typer.Option(min=0, callback=finite, help="Clips per second that training needs.")
+    ] = None,
     root: Root = None,
     option: Options = None,
 ) -> None:

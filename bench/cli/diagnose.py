@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.arguments import AsJson, Entry, Model, ModelArguments, dataset_options, model_arguments, seconds_of
+from bench.cli.arguments import (
+    AsJson,
+    Entry,
+    Model,
+    ModelArguments,
+    dataset_options,
+    finite,
+    model_arguments,
+    seconds_of,
+)
 from bench.cli.console import print_json, print_note, print_table, print_text, shown_progress
 from bench.cli.train import (
     ClipText,
@@ -22,7 +31,7 @@ from bench.cli.train import (
     given_protocol_of_flags,
     require_weights,
 )
-from bench.core.files import write_atomically
+from bench.core.files import require_writable_folder, write_atomically
 
 if TYPE_CHECKING:
     from bench.core.stats import Estimate
@@ -37,7 +46,8 @@ def diagnose(
     dataset: Dataset,
     weights: OptionalWeights = None,
     published: Annotated[
-        float | None, typer.Option("--published", min=0, max=100, help="The top-1 to explain, in percent.")
+        float | None,
+        typer.Option("--published", min=0, max=100, callback=finite, help="The top-1 to explain, in percent."),
     ] = None,
     videos: Annotated[int, typer.Option("--videos", min=20, help="Videos of the first subset.")] = 200,
     budget: Annotated[
@@ -63,6 +73,7 @@ def diagnose(
     from bench.train.diagnosing import diagnose_weights
 
     require_weights(model, weights)
+    require_writable_folder(out)
     budget_s = None if budget is None else seconds_of(budget, flag="--budget")
     given = given_protocol_of_flags(preprocess, labels=labels)
     with shown_progress() as report:
@@ -73,7 +84,6 @@ def diagnose(
             workers=workers, folder=out / SCORED, report=report,
         )  # fmt: skip
     data = diagnosis_as_dict(found)
-    out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / DATA, json.dumps(data, indent=1) + "\n")
     page = write_diagnosis_page(
         out / PAGE, data, title=f"Diagnosis of {model} on {dataset}", lines=_as_yaml(found.suite_lines)

@@ -8,6 +8,8 @@ import typer
 from bench.cli.arguments import AsJson, Entry, Model, ModelArguments, check_writable, model_arguments
 from bench.cli.console import print_json, print_note, print_table, print_text, shown_progress
 from bench.cli.train import ClipText, Labels, OptionalWeights, Preprocess, given_protocol_of_flags, require_weights
+from bench.core.errors import InputError
+from bench.core.files import path_hint
 
 
 def explain(
@@ -30,6 +32,8 @@ def explain(
     from bench.train.explaining import explain_video
 
     require_weights(model, weights)
+    if not video.exists():
+        raise InputError(f"there is no video {video}{path_hint(video)}")
     check_writable(out)
     unfinished = out.with_name(f"{out.name}.unfinished.npz")  # of a call that was killed
     with shown_progress() as report:

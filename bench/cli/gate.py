@@ -8,12 +8,21 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.arguments import WAIT_IDLE, WAIT_IDLE_TIME, AsJson, check_writable, seconds_of, wait_idle_seconds
+from bench.cli.arguments import (
+    WAIT_IDLE,
+    WAIT_IDLE_TIME,
+    AsJson,
+    check_folder,
+    check_writable,
+    seconds_of,
+    wait_idle_seconds,
+)
 from bench.cli.console import print_error, print_json, print_note, print_table, print_text
 from bench.cli.suite_commands import Identify, Shard, Trust, read_trusted_suite
 from bench.core.errors import InputError, UnknownNameError
@@ -84,7 +93,9 @@ def compare(
         page=page_file(html),
         sides=(base, head),
     )
-    found = compare_records(base, head, gate=_limits(gate or []), across=across)
+    limits = _limits(gate or [])
+    found = compare_records(base, head, gate=limits, across=across)
+    _check_compared_metrics(limits, found)
     raise typer.Exit(outputs.give(found))
 
 
@@ -142,6 +153,7 @@ def ab(
         page=page_file(html),
         sides=(base, head),
     )
+    check_folder(out)
     tree, limits = read_trusted_suite(suite, small=small, trust=trust), _limits(gate or [])
     _check_metrics(limits, tree)
     found = measure_ab(
@@ -185,6 +197,7 @@ def bisect(
     from bench.ab.bisect import KeptJudgements, commits_between, judge_by_measuring
     from bench.ab.bisect import bisect as find_first_bad
 
+    check_folder(out)
     tree = read_trusted_suite(suite, small=small, trust=trust)
     _check_metrics(_limits([f"{metric}={limit}"]), tree)
     of_metric, measures = metric.partition(".")[0], tree.data.get("measure")
@@ -411,6 +424,23 @@ def _check_metrics(names: Iterable[str], suite: "Tree") -> None:
     for name in names:
         if (problem := metric_problem(name, known)) and not (has_plugins and name.partition(".")[0] not in known):
             raise InputError(problem)
+
+
+def _check_compared_metrics(names: Iterable[str], found: "Comparison") -> None:
+    """Raise InputError for a metric that neither the compared records have nor a measure declares: it is misspelt.
+
+    A metric of a plug-in may be gone together with its cases, so it is only missing while cases are.
+    """
+    from bench.core.registry import MEASURES, metric_problem
+
+    known = {entry.name: entry for entry in MEASURES}
+    stored = {metric for row in found.rows for metric in (row.metric, row.metric.partition("{")[0])}
+    for name in names:
+        is_of_vbench = name.partition(".")[0] in known
+        if any(fnmatchcase(metric, name) for metric in stored) or (found.missing and not is_of_vbench):
+            continue
+        if problem := metric_problem(name, known):
+            raise InputError(f"--gate: {problem}")
 
 
 VERDICT_COLUMNS = ("verdict", "case", "metric", "base", "head", "change", "why")

@@ -49,18 +49,18 @@ def init(
         raise InputError("--option is of a data set, and none is given; name it after the model")
     if data is None and looks_like_videos(Path()):
         data = "."
-    found = find_model(model, Catalog(), arguments=model_arguments(arg))
+    arguments, options = model_arguments(arg), dataset_options(option)
+    if out is not None:
+        _check_new(out, force=force)
+    found = find_model(model, Catalog(), arguments=arguments)
+    name = suite_name(found.name, data) if out is None else suite_name(out.stem)
+    file = out or Path(f"{name}.yaml")
+    list_file = _check_new(file, force=force)
+    videos = None if data is None else find_videos(data, list_file=list_file, options=options)
+    # Printed once nothing is left that may be wrong, since a model above an error would look like a result.
     print_text(
         f"model: {found.name}" + (f" at {found.clip}, since {found.remark}" if found.remark else f" at {found.clip}")
     )
-    name = suite_name(found.name, data) if out is None else suite_name(out.stem)
-    file = out or Path(f"{name}.yaml")
-    list_file = file.with_suffix(".videos.csv")
-    for each in (file, list_file):
-        if each.exists() and not force:
-            raise InputError(f"{each} exists; name another file with --out, or replace it with --force")
-    check_writable(file)
-    videos = None if data is None else find_videos(data, list_file=list_file, options=dataset_options(option))
     given = [each for each in (model, data) if each is not None]
     text = suite_text(found, videos, name=name, command=join(["vbench", "init", *given]))
     if videos is not None and videos.new_list:
@@ -69,3 +69,13 @@ def init(
     print_text(f"suite: {file}")
     show_plan(plan(read_suite(file)))
     print_text(f"next: vbench run {file}")
+
+
+def _check_new(file: Path, *, force: bool) -> Path:
+    """Return the list file of the suite `file`; raises InputError if one of them exists or cannot be written."""
+    list_file = file.with_suffix(".videos.csv")
+    for each in (file, list_file):
+        if each.exists() and not force:
+            raise InputError(f"{each} exists; name another file with --out, or replace it with --force")
+    check_writable(file)
+    return list_file

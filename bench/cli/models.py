@@ -1,12 +1,13 @@
 """The command `models`: lists models of vbench and of other packages with counted costs, or shows one."""
 
+import fnmatch
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from bench.cli.arguments import AsJson
+from bench.cli.arguments import AsJson, finite
 from bench.cli.console import print_json, print_table, print_text, progress_bar
 from bench.core.errors import InputError, UnknownNameError
 from bench.core.schema import Task
@@ -28,8 +29,12 @@ def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="With show: the model.")] = None,
     family: Annotated[str | None, typer.Option(help="Only this family, or a pattern of families.")] = None,
     task: Annotated[str | None, typer.Option(help=f"Only models for: {', '.join(get_args(Task))}.")] = None,
-    max_gmacs: Annotated[float | None, typer.Option(help="Only models of at most so many 1e9 MACs a clip.")] = None,
-    max_params: Annotated[float | None, typer.Option(help="Only models of at most so many million parameters.")] = None,
+    max_gmacs: Annotated[
+        float | None, typer.Option(min=0, callback=finite, help="Only models of at most so many 1e9 MACs a clip.")
+    ] = None,
+    max_params: Annotated[
+        float | None, typer.Option(min=0, callback=finite, help="Only models of at most so many million parameters.")
+    ] = None,
     year: Annotated[
         str | None, typer.Option(metavar="YEARS", help="Only models of papers from 2021, 2019-2022, 2021- or -2018.")
     ] = None,
@@ -70,6 +75,9 @@ def models(
     if is_shown:
         print_json(found[0].as_dict()) if as_json else _show_model(found[0])
         return
+    families = {model.family for model in found}
+    if family is not None and not fnmatch.filter(families, family):
+        raise UnknownNameError("family", family, families)
     rows = [model for model in found if wanted.accepts(model)]
     if as_json:
         print_json([model.as_dict() for model in rows])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.arguments import check_writable, dataset_options
+from bench.cli.arguments import check_writable, dataset_options, finite
 from bench.cli.console import print_json, print_table, print_text
 from bench.core.errors import InputError, UnknownNameError
 from bench.core.files import write_atomically
@@ -40,6 +40,7 @@ CLASS_COLUMNS = (
     "videos_taken_for_it",
 )
 CONFUSIONS = 10  # pairs of classes that are shown for a single model by default
+VIDEOS_SHOWN, FRAMES_SHOWN = 24, 6  # by `show`, by default
 
 
 def predictions(
@@ -86,6 +87,7 @@ def predictions(
             "--precision",
             min=0,
             max=100,
+            callback=finite,
             help="Find the score above which this share of the answers is right, in percent.",
         ),
     ] = None,
@@ -94,10 +96,18 @@ def predictions(
         str | None, typer.Option("--predicted", help="With show: only videos that are taken for this class.")
     ] = None,
     suspects: Annotated[
-        str, typer.Option("--suspects", help="With show: confident `errors`, or `labels` that are probably wrong.")
-    ] = "errors",
-    most: Annotated[int, typer.Option("--most", min=1, help="With show: the most videos.")] = 24,
-    frames: Annotated[int, typer.Option("--frames", min=1, max=32, help="With show: frames of a video.")] = 6,
+        str | None,
+        typer.Option(
+            "--suspects", help="With show: confident `errors` (default), or `labels` that are probably wrong."
+        ),
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option("--most", min=1, help=f"With show: the most videos; {VIDEOS_SHOWN} if not given.")
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option("--frames", min=1, max=32, help=f"With show: frames of a video; {FRAMES_SHOWN} if not given."),
+    ] = None,
     root: Annotated[Path | None, typer.Option("--root", help="With show: the folder of the data set.")] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="With show: an option of the data set.")
@@ -119,9 +129,10 @@ def predictions(
         "--root": root,
         "--option": option,
         "--out": out,
+        "--suspects": suspects,
+        "--most": most,
+        "--frames": frames,
     }
-    if suspects != "errors":
-        of_show["--suspects"] = suspects
     _refuse(of_show, "is for `vbench predictions show FILE`", is_refused=not is_show)
     of_one = {"--per-class": per_class, "--matrix": matrix, "--precision": precision}
     _refuse(of_one, "is for one file of predictions without `show`", is_refused=is_show or bool(others))
@@ -132,20 +143,21 @@ def predictions(
         if others is None or len(others) != 1:
             raise InputError("`vbench predictions show` needs one file of predictions")
         show_suspects(
-            open_predictions(others[0]), true=true, predicted=predicted, suspects=suspects, most=most, frames=frames,
+            open_predictions(others[0]), true=true, predicted=predicted, suspects=suspects or "errors",
+            most=most or VIDEOS_SHOWN, frames=frames or FRAMES_SHOWN,
             root=root, options=dataset_options(option), out=out, as_json=as_json,
         )  # fmt: skip
         return
     _check_fusion(fuse, weight, others=len(others or []))
     if not others:
-        one, most = open_predictions(a), CONFUSIONS if confusions is None else confusions
+        one, pairs = open_predictions(a), CONFUSIONS if confusions is None else confusions
         written = write_class_files(one, per_class=per_class, matrix=matrix)
         effects = effects_of(one.file)
         if as_json:
             changes = {} if effects is None else {"changes": effects_as_dict(effects)}
-            print_json(one_as_dict(one, most=most, precision=precision) | changes)
+            print_json(one_as_dict(one, most=pairs, precision=precision) | changes)
         else:
-            show_one(one, most=most, precision=precision)
+            show_one(one, most=pairs, precision=precision)
             show_effects(effects)
             for what, file in written.items():
                 print_text(f"{what}: {file}")
@@ -219,6 +231,8 @@ def show_suspects(
 
     if suspects not in SUSPECTS:
         raise UnknownNameError("kind of suspects", suspects, SUSPECTS, where="--suspects")
+    if out is not None:
+        check_writable(out)
     choose = confident_errors if suspects == "errors" else probable_label_errors
     found = choose(opened.predictions, true=true, predicted=predicted)
     shown = found[:most]
@@ -251,7 +265,6 @@ def _write_sheet(
     from bench.reporting.contact_sheet import VideoSource, read_clips
     from bench.reporting.picture_pages import write_contact_sheet
 
-    check_writable(out)
     predictions = opened.predictions
     videos = VideoSource(root=root, options=options).open(predictions.protocol)
     clips = read_clips(videos, shown, frames=frames)

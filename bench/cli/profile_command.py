@@ -29,6 +29,7 @@ from bench.cli.profile_table import (
 )
 from bench.core.doubts import value_text
 from bench.core.errors import InputError, UnknownNameError
+from bench.core.files import require_writable_folder
 from bench.core.schema import Json
 from bench.core.units import format_value
 
@@ -107,6 +108,8 @@ def profile(
         _require_one_model(models, {**per_model, **(per_table if wanted != "json" else {})})
     if csv is not None:
         check_writable(csv)
+    if html is not None:
+        require_writable_folder(html)
     found = _count_models(
         models,
         shape,

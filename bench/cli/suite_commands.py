@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.arguments import STAGE, AsJson, RecipeChanges, WaitIdle, seconds_of, wait_idle_seconds
+from bench.cli.arguments import STAGE, AsJson, RecipeChanges, WaitIdle, check_folder, seconds_of, wait_idle_seconds
 from bench.cli.cluster import (
     cluster_facts,
     pairs_of,
@@ -163,6 +163,7 @@ def run(
     from bench.runner.sending import open_sinks
     from bench.runner.submitting import follow
 
+    check_folder(out)
     wait_idle_s = wait_idle_seconds(wait_idle)
     tree = read_trusted_suite(suite, small=small, trust=trust, changes=changes)
     chosen = _selection(shard, only, case, kind=kind)
@@ -259,6 +260,10 @@ def plan(
     """
     from bench.runner.running import plan as plan_suite
 
+    check_folder(out)
+    if stale and (as_json or executor is not None):
+        other = "--json" if as_json else "--executor"
+        raise InputError(f"--stale lists results as text, so {other} is not for it; --json has the reason of each case")
     of_a_job = {"gres": gres, "gpus": gpus, "time": time}
     require_executor(executor, of_a_job)
     tree = read_trusted_suite(suite, small=small, trust=trust, changes=changes)
@@ -280,8 +285,8 @@ def plan(
         _print_reasons(planned, only="stale")
     else:
         show_plan(planned)
-        if why:
-            _print_reasons(planned)
+    if why and not as_json and not stale:
+        _print_reasons(planned)
 
 
 def _shared_worker(name: str | None, submission: str | None, *, out: Path | None) -> "SharedWorker | None":

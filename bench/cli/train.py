@@ -13,8 +13,10 @@ from bench.cli.arguments import (
     Model,
     ModelArguments,
     RecipeChanges,
+    check_folder,
     check_writable,
     dataset_options,
+    finite,
     model_arguments,
 )
 from bench.cli.console import print_json, print_note, print_table, print_text
@@ -27,7 +29,7 @@ from bench.cli.run_display import (
     show_stored_accuracy,
     write_report,
 )
-from bench.core.errors import InputError
+from bench.core.errors import InputError, is_wrong_input
 from bench.core.files import path_hint
 from bench.core.input_change import read_changes
 from bench.core.input_protocol import InputProtocol, parse_protocol, read_class_names
@@ -70,7 +72,10 @@ Ranks = Annotated[
     int | None, typer.Option("--ranks", help="Processes that share the work, one per GPU; or start vbench by torchrun.")
 ]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Decoding processes per rank.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Time limit in seconds.", show_default="58 days")]
+Timeout = Annotated[
+    float,
+    typer.Option("--timeout", min=1, callback=finite, help="Time limit in seconds.", show_default="58 days"),
+]
 
 TIMEOUT_S = 5e6  # two months; the suites that train on whole data sets have the same limit
 FLAGS = {"seeds": "--seed", "options": "--option", "clip_scores": "--clip-scores"}  # whose keys in a suite differ
@@ -98,6 +103,7 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/train"),
 ) -> None:
     """Train a model by a recipe and evaluate it; stores the checkpoint, curves, predictions and the protocol."""
+    check_folder(out)
     accuracy = {
         "dataset": dataset,
         "recipe": with_changes(recipe, changes or []),
@@ -143,6 +149,7 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/eval"),
 ) -> None:
     """Evaluate a checkpoint on a data set with the clips it was trained on; the record holds the whole protocol."""
+    check_folder(out)
     require_weights(model, weights)
     given = given_protocol_of_flags(preprocess, labels=None)
     if labels is not None:
@@ -172,7 +179,7 @@ def predict(
     entry: Entry = None,
     clip: ClipText = None,
     views: Views = "1x1",
-    top: Annotated[int, typer.Option(help="Number of classes per video.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes per video.")] = 5,
     preprocess: Preprocess = None,
     labels: Labels = None,
     per_view: Annotated[bool, typer.Option("--per-view", help="Also the most likely class of each view.")] = False,
@@ -337,7 +344,8 @@ def _run_accuracy(
         show_stored_accuracy(summary.stored, folder=summary.folder)
     print_prediction_files(summary)
     print_text(f"report: {write_report(summary.folder)}")
-    raise typer.Exit(summary.exit_code)
+    is_wrong = any(record.error is not None and is_wrong_input(record.error.type) for record in summary.failed)
+    raise typer.Exit(InputError.exit_code if is_wrong else summary.exit_code)
 
 
 def _clip_of_model(model: str, *, given: InputProtocol) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from bench.cli.arguments import AsJson, Entry, check_writable
+from bench.cli.arguments import AsJson, Entry, check_folder, check_writable
 from bench.cli.console import errors, print_json, print_table, print_text
 from bench.core.errors import InputError
 from bench.core.units import format_value
@@ -95,6 +95,7 @@ def weights_get(
 
     if address is not None and not address.startswith(("http://", "https://")):
         raise InputError(f"--from {address!r} is not an address that begins with http:// or https://")
+    check_folder(out)
     file = zoo_file(id_)
     with _download_progress(file.file_name) as on_progress:
         found = download(file, out, url=address, on_progress=on_progress)

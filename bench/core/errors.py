@@ -170,6 +170,14 @@ class StoreError(BenchError):
     """A results folder that cannot be read or is in use."""
 
 
+def is_wrong_input(error_type: str) -> bool:
+    """Whether an error, named by its type as records do, has the exit code of wrong input."""
+    kinds = [BenchError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return any(kind.__name__ == error_type and kind.exit_code == InputError.exit_code for kind in kinds)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean: a, b?` if there are similar names, else an empty text."""
     names = {each.lower(): each for each in sorted(known)}

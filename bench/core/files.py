@@ -1,5 +1,6 @@
 """Files and folders that appear under their final name complete or not at all, and the cache folder."""
 
+import errno
 import hashlib
 import json
 import os
@@ -60,6 +61,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def reason_of(error: OSError) -> str:
+    """Why the system refuses a path, without the path itself."""
+    # "File exists" is the system's answer if a folder is to be created where a file is.
+    return "it is a file, not a folder" if error.errno == errno.EEXIST else error.strerror or str(error)
+
+
 def require_writable_folder(folder: Path) -> None:
     """Create `folder` if it does not exist; raises InputError if files cannot be written into it."""
     try:
@@ -67,7 +74,7 @@ def require_writable_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise InputError(f"{folder}: cannot be written: {reason_of(error)}") from error
 
 
 def unfinished_paths(folder: Path) -> list[Path]:

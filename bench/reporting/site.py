@@ -15,6 +15,7 @@ from typing import Any
 
 import bench
 from bench.core.errors import InputError
+from bench.core.files import reason_of
 from bench.core.registry import SECTIONS, SectionEntry
 from bench.core.schema import Record
 from bench.core.units import plural
@@ -365,7 +366,7 @@ def _written(place: Path, write: Callable[[], Path]) -> Path:
     try:
         return write()
     except OSError as error:
-        raise InputError(f"{error.filename or place} cannot be written: {error.strerror}") from None
+        raise InputError(f"{error.filename or place} cannot be written: {reason_of(error)}") from None
     finally:
         if was_enabled:
             gc.enable()

@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from bench.core.errors import StoreError
+from bench.core.files import reason_of
 from bench.core.schema import GOOD_STATUSES, METRIC_NAME_PATTERN, SCHEMA_VERSION, Better, Record, Status
 
 CURRENT = b'{"schema_version":%d,' % SCHEMA_VERSION  # how a record of this version begins
@@ -41,7 +42,7 @@ def store_errors(path: Path, done: Literal["read", "written"]) -> Iterator[None]
         yield
     except OSError as error:
         target = error.filename2 if done == "written" else None  # of a copy, whose first name is that of the source
-        raise StoreError(f"{target or error.filename or path} cannot be {done}: {error.strerror or error}") from None
+        raise StoreError(f"{target or error.filename or path} cannot be {done}: {reason_of(error)}") from None
 
 
 def readable_lines(file: Path, parse: Callable[[bytes], T]) -> Iterator[tuple[int, T]]:

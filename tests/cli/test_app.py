@@ -73,8 +73,8 @@ def test_unwritable_outputs_are_one_line_and_exit_2(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str
 ) -> None:
     (tmp_path / "file").write_text("")
-    code, _, err = outcome(capsys, "profile", "c3d", option, str(tmp_path / "file" / "layers"))
-    assert code == 2
+    code, out, err = outcome(capsys, "profile", "c3d", option, str(tmp_path / "file" / "layers"))
+    assert (code, out) == (2, "")  # before the model is counted
     assert "cannot be written" in err
     assert err.count("\n") == 1
 
@@ -158,6 +158,19 @@ def test_system_errors_are_one_line_and_exit_2(
     code, _, err = outcome(capsys, "doctor")
     assert code == 2
     assert err == f"vbench: /full/disk: {os.strerror(number)}\n"
+
+
+@pytest.mark.parametrize("number", [errno.EISDIR, errno.ENOTDIR, errno.EEXIST])
+def test_a_file_in_the_place_of_a_folder_is_wrong_input_and_no_fault(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(number, os.strerror(number), "results")
+
+    monkeypatch.setattr("bench.runner.doctor.check_machine", refuse)
+    code, _, err = outcome(capsys, "doctor")
+    reason = "it is a file, not a folder" if number == errno.EEXIST else os.strerror(number)
+    assert (code, err) == (2, f"vbench: results: {reason}\n")
 
 
 def test_a_fault_is_reported_even_if_no_traceback_can_be_written(

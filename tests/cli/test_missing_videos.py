@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from bench.cli.app import app
+from bench import create_model
+from bench.cli.app import app, run_command
 from bench.data.collection import open_dataset
 
 RECIPE = "recipe: tiny\nsource: a test\nepochs: 1\nbatch: 4\noptimizer: {name: sgd, lr: 0.01}\n"
@@ -46,3 +48,15 @@ def test_many_missing_videos_are_in_terminal_record_and_report(root: Path) -> No
     assert [told in warning["what"] for warning in record["warnings"]].count(True) == 1
     assert record["details"]["protocol"]["missing"] == 3
     assert any(told in page.read_text(encoding="utf-8") for page in root.rglob("*.html"))
+
+
+def test_weights_that_do_not_fit_are_wrong_input_and_kept_as_a_record(root: Path) -> None:
+    """What only the evaluation finds has the exit code of wrong input all the same."""
+    weights = create_model("c3d_search", num_classes=2, width=0.125).state_dict()
+    torch.save({"state_dict": weights}, root / "w.pt")
+    arguments = ["--weights", root / "w.pt", "--arg", "width=0.0625", "--clip", "4x1x32", "--out", root / "eval"]
+    data = ["--dataset", "csv", "--root", root, "--split", "val"]
+    code = run_command(list(map(str, ["eval", "c3d_search", *arguments, *data])))
+    assert code == 2
+    (line,) = (root / "eval" / "records.jsonl").read_text().splitlines()
+    assert json.loads(line)["error"]["type"] == "WeightsError"

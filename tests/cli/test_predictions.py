@@ -400,7 +400,17 @@ def test_the_confusion_matrix_is_written_as_csv(
 
 
 @pytest.mark.parametrize(
-    "flags", [("--true", "a"), ("--predicted", "a"), ("--suspects", "labels"), ("--out", "x.html")]
+    "flags",
+    [
+        *(
+            ("--true", "a"),
+            ("--predicted", "a"),
+            ("--suspects", "labels"),
+            ("--suspects", "errors"),
+            ("--out", "x.html"),
+        ),
+        *(("--most", "3"), ("--frames", "6")),
+    ],
 )
 def test_options_of_show_are_refused_without_it(flags, ask, kept):
     code, _, error = ask(kept("rgb", RGB), *flags)

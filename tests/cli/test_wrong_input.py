@@ -14,6 +14,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working folder with one good suite, an empty file, and a folder of results."""
     monkeypatch.chdir(tmp_path)
     Path("speed.yaml").write_text(SUITE)
+    Path("digits.yaml").write_text(SUITE + "matrix: {clip: [16x1x11²]}\n")
     Path("empty.yaml").touch()
     Path("results/demo").mkdir(parents=True)
     Path("results/demo/records.jsonl").touch()
@@ -45,6 +46,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("plan suites/quickstart.yaml", "did you mean vbench's own suite: quickstart?"),
         ("plan videos", "videos is neither a file nor a suite of vbench"),
         ("plan empty.yaml", "empty.yaml:1:1: a suite is a mapping"),
+        ("plan speed.yaml --stale --json", "--stale lists results as text, so --json is not for it"),
+        ("plan speed.yaml --stale --executor slurm", "so --executor is not for it"),
         ("run speed.yaml --rerun faild", "did you mean: failed?"),
         ("run speed.yaml --only c3d_serch", "did you mean: c3d_search"),
         ("run speed.yaml --shard 3", "not i/n"),
@@ -52,6 +55,32 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("run speed.yaml --set epochs=3", "no recipe that 'epochs=3' could change"),
         ("run speed.yaml --executor slrm", "did you mean: slurm"),
         ("run speed.yaml --sink mlflw:x", "did you mean: mlflow"),
+        # output folders that are files, or lie below one
+        ("plan speed.yaml --out empty.yaml", "--out empty.yaml: empty.yaml is a file, and a folder is needed"),
+        ("run speed.yaml --out empty.yaml", "--out empty.yaml: empty.yaml is a file, and a folder is needed"),
+        ("run speed.yaml --out empty.yaml/a/b", "--out empty.yaml/a/b: empty.yaml is a file, and a folder is needed"),
+        ("ab main . speed.yaml --out empty.yaml", "empty.yaml is a file"),
+        ("bisect latency.p50_ms c3d main HEAD --suite speed.yaml --out empty.yaml/a", "empty.yaml is a file"),
+        ("train c3d_search --dataset motions --recipe quick --out empty.yaml", "empty.yaml is a file"),
+        ("eval c3d_search --dataset motions --weights none.pth --out empty.yaml", "empty.yaml is a file"),
+        ("diagnose c3d_search --dataset motions --weights none.pth --out empty.yaml", "it is a file, not a folder"),
+        ("data verify motions --split val --root empty.yaml", "root empty.yaml is a file; name the folder"),
+        ("data verify stills --split val --root empty.yaml", "root empty.yaml is a file; name the folder"),
+        ("data synth new --seed -1", "motions: seed is -1; allowed: 0 to "),
+        ("data verify stills --split val --option seed=-1", "stills: seed is -1; allowed: 0 to "),
+        ("data verify ucf101 --split test1 --root empty.yaml", "root empty.yaml is a file; name the folder"),
+        ("profile c3d --html empty.yaml", "empty.yaml: cannot be written: it is a file, not a folder"),
+        ("weights get nothing --out empty.yaml", "empty.yaml is a file"),
+        ("data frames videos empty.yaml", "empty.yaml: cannot be written: it is a file, not a folder"),
+        ("explain c3d_search vidoes --weights none.pth", "there is no video vidoes; did you mean: videos?"),
+        # digits that are no number
+        ("plan digits.yaml", "digits.yaml:4:10: clip: clip '16x1x11²' is not 'frames x stride x size'"),
+        ("eval c3d_search --dataset motions --weights none.pth --preprocess clip=16x1x11²", "'16x1x11²'"),
+        # what `init` is given
+        ("init c3d_search video", "video is neither a folder, a list of videos nor a data set of vbench"),
+        ("init c3d_search --out videos", "videos exists; name another file with --out"),
+        ("init c3d_search --out empty.yaml/suite.yaml", "empty.yaml/suite.yaml cannot be written"),
+        ("init c3d_search videos --option videos", "--option 'videos' is not NAME=VALUE"),
         # results
         ("report resuts/demo", "no records.jsonl in resuts/demo; did you mean: results/demo?"),
         ("status results/dmeo", "did you mean: results/demo?"),
@@ -80,6 +109,14 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("suites show dem", "did you mean: demo?"),
         ("help exit-code", "did you mean: exit-codes?"),
         ("models show slowfst_r50", "did you mean: slowfast_r50"),
+        ("models --family slowfst", "unknown family 'slowfst'; did you mean: slowfast"),
+        ("models --max-gmacs nan", "'--max-gmacs'"),
+        ("models --max-gmacs inf", "inf is not a finite number"),
+        ("models --max-params -1", "'--max-params'"),
+        ("predictions a.parquet --precision nan", "'--precision'"),
+        ("diagnose c3d --dataset motions --published nan", "'--published'"),
+        ("train c3d --dataset motions --recipe quick --timeout nan", "'--timeout'"),
+        ("predict c3d video.mp4 --weights w.pt --top 0", "'--top'"),
     ],
 )
 def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: str, part: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from bench.cli.app import run_command
 from bench.comparison.runs import open_side
-from bench.core.schema import Record
+from bench.core.schema import Metric, Record
 from bench.store import RecordStore
 
 QUIET = [10.0, 10.02, 9.98, 10.01, 9.99]
@@ -55,6 +55,40 @@ def test_wrong_options_are_exit_code_2(
     base = stored("base", 1.0)
     assert run_command(["compare", base, base, *options]) == 2
     assert "vbench:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("metric", "line"),
+    [
+        ("latency.p50_m", "unknown metric 'latency.p50_m'; did you mean: latency.p50_ms"),
+        ("latncy.*", "unknown metric 'latncy.*'"),
+        ("energy.j_per_clp", "unknown metric 'energy.j_per_clp'; did you mean: energy.j_per_clip"),
+        ("latency.p50_m{batch=8}", "unknown metric 'latency.p50_m'"),
+    ],
+)
+def test_a_misspelt_metric_is_wrong_input_and_not_incomplete(
+    stored: Callable[..., str], metric: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = stored("base", 1.0)
+    assert run_command(["compare", base, base, "--gate", f"{metric}=3%", "--gate", "latency.p50_ms=3%"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"vbench: --gate: {line}")
+
+
+def test_a_metric_that_only_stored_records_know_can_be_gated(tmp_path: Path, record: Callable[..., Record]) -> None:
+    """Such as one of a plug-in; in the records of another case it may be missing, which is incomplete."""
+    of_plugin = Metric(name="sharpness.db", value=3.0, unit="dB", better="higher", is_exact=True)
+    base, head = RecordStore(tmp_path / "base"), RecordStore(tmp_path / "head")
+    base.append(record(of_plugin, model="c3d", measures={"sharpness": {}}))
+    head.append(record(of_plugin, model="c3d", measures={"sharpness": {}}))
+    sides = [str(base.folder), str(head.folder)]
+    assert run_command(["compare", *sides, "--gate", "sharpness.db=3%"]) == 0
+    assert run_command(["compare", *sides, "--gate", "sharpness.*=3%"]) == 0
+    assert run_command(["compare", *sides, "--gate", "sharpnes.db=3%"]) == 2
+    other = RecordStore(tmp_path / "other")
+    other.append(record(of_plugin, model="x3d", measures={"sharpness": {}}))
+    assert run_command(["compare", str(base.folder), str(other.folder), "--gate", "sharpness.db=3%"]) == 3
 
 
 def test_a_path_that_does_not_exist_is_wrong_input(stored: Callable[..., str], tmp_path: Path) -> None:
