@@ -33,8 +33,7 @@ class Walk:
     """
 
     def __init__(self, cache: Path) -> None:
-        self.times: list[tuple[str, str, float]] = []
-        self.load = os.getloadavg()[0]
+        self.times: list[tuple[str, str, float, float]] = []  # part, command, seconds, load of the machine afterwards
         self.environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
         usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         self.environment.setdefault("PIP_CACHE_DIR", str(usual / "pip"))
@@ -48,19 +47,19 @@ class Walk:
         print(f"\n{part}$ {shlex.join(command)}", flush=True)
         started = perf_counter()
         done = subprocess.run(command, cwd=folder, env=environment, check=False)
-        self.times.append((part, shlex.join(command), perf_counter() - started))
+        self.times.append((part, shlex.join(command), perf_counter() - started, os.getloadavg()[0]))
         if done.returncode:
             print(f"newcomer: exit code {done.returncode} of: {shlex.join(command)}", file=sys.stderr)
             raise SystemExit(done.returncode)
 
     def report(self, *, installed: str) -> None:
         """Print every step with its time, and the ratio to the step `installed` of the same part."""
-        whole = {part: seconds for part, command, seconds in self.times if installed in command}
-        print(f"\none run of each step, {os.cpu_count()} processors, load {self.load:.1f} at the start")
-        print("\n| part | step | seconds | installations |\n|---|---|---|---|")
-        for part, command, seconds in self.times:
+        whole = {part: seconds for part, command, seconds, _ in self.times if installed in command}
+        print(f"\none run of each step on {os.cpu_count()} processors; the load is the average of its last minute")
+        print("\n| part | step | seconds | installations | load |\n|---|---|---|---|---|")
+        for part, command, seconds, load in self.times:
             ratio = f"{seconds / whole[part]:.2f}" if part in whole else "–"
-            print(f"| {part} | `{command[-70:]}` | {seconds:.1f} | {ratio} |")
+            print(f"| {part} | `{command[-70:]}` | {seconds:.1f} | {ratio} | {load:.1f} |")
 
 
 def tutorial_commands() -> Iterator[list[str]]:

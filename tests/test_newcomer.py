@@ -44,7 +44,7 @@ def test_a_step_that_fails_ends_the_walk_with_its_code(
     assert "newcomer: exit code 3 of: " in capfd.readouterr().err
     walk.report(installed="pip install")
     rows = [line.split(" | ") for line in capfd.readouterr().out.splitlines() if line.startswith("| clone")]
-    assert rows[0][3] == "1.00 |"  # the installation, in installations
+    assert rows[0][3] == "1.00"  # the installation, in installations
     assert len(rows) == 2
 
 

@@ -188,7 +188,7 @@ class Point(Frozen):
     dataset: Annotated[str | None, _axis("Name of the data set.")] = None
     split: Annotated[int | str | None, _axis("The evaluated part of the data set.")] = None
     recipe: Annotated[str | None, _axis("How the model is trained: a name or a file, with changes.")] = None
-    seed: Annotated[int | None, _axis("Seed of a training, or of a draw of videos.")] = None
+    seed: Annotated[int | None, _axis("Seed of a training, or of a draw of videos.", ge=0)] = None
     views: Annotated[
         Annotated[str, AfterValidator(_checked_views)] | None, _axis("Clips x crops of each video, such as `10x3`.")
     ] = None

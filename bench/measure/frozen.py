@@ -118,7 +118,7 @@ def frozen(
     layers: Literal["last"] | Annotated[int, Field(ge=1)] = "last",
     pooling: Literal["head", "mean", "max"] | None = None,
     shots: Shots | list[Shots] = "all",
-    seeds: Annotated[list[int], Field(min_length=1)] | None = None,
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None,
     grid: Grid | None = None,
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2,
     epochs: Annotated[int, Field(ge=1)] | None = None,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.core.errors import InputError, MissingPackageError
+from bench.core.errors import InputError, MissingPackageError, StoreError
 from bench.core.schema import title_of
 from bench.store.frame import metric_columns, record_columns
 from bench.store.record_tables import RecordTables, read_tables
@@ -50,6 +50,8 @@ def query_records(source: Source, sql: str) -> QueryResult:
     except ImportError:
         raise MissingPackageError("duckdb", needed_for="vbench query", install="pip install duckdb") from None
     tables = [read_tables(file) for file in files_of(source)]
+    if not any(each.records.num_rows for each in tables):
+        raise StoreError("there is no record to query; measure something first with: vbench run SUITE")
     with duckdb.connect(":memory:", config=CLOSED) as database:
         for name, frame in (("records", _record_frame(tables)), ("metrics", _metric_frame(tables))):
             database.register(f"given_{name}", frame)

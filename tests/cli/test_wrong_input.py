@@ -40,6 +40,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("run speed.yaml --serve --port -1", "'--port': should be greater than or equal to 0, found '-1'"),
         ("results export results/demo --to cvs", "did you mean: csv?"),
         ("query x --format jsn", "did you mean: json?"),
+        ("query select(1) results/demo", "there is no record to query"),
+        ("features c3d_search --weights none.pth --dataset motions --split val --out videos", "it is a folder"),
         # suites
         ("plan sped.yaml", "sped.yaml is neither a file nor a suite of vbench; did you mean: speed.yaml"),
         ("plan quikstart", "did you mean: quickstart?"),
