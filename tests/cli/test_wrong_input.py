@@ -146,6 +146,7 @@ def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: 
         ("train c3d_search --dataset motions --recipe quick --views ten", "--views: "),
         ("train c3d_search --dataset motions --recipe quick --arg kernel_dept=3", "--arg kernel_dept: "),
         ("train c3d_search --dataset motions --recipe quick --ranks 0", "--ranks: "),
+        ("train c3d_search --dataset motions --recipe quick --seed -1", "--seed: "),
     ],
 )
 def test_wrong_values_of_a_training_name_their_option(
