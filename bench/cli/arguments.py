@@ -130,6 +130,12 @@ def check_writable(file: Path) -> None:
         raise InputError(f"{file} cannot be written: this user is not allowed to")
 
 
+def check_entry(entry: str | None, weights: Path | None) -> None:
+    """Raise InputError if `--entry` is given without the file that it is a part of."""
+    if entry is not None and weights is None:
+        raise InputError(f"--entry {entry} is a part of --weights, which is not given")
+
+
 def check_folder(folder: Path | None) -> None:
     """Raise InputError, before anything is measured, if the folder of `--out` is a file or lies below one."""
     for each in () if folder is None else (folder, *folder.parents):

@@ -72,7 +72,7 @@ def diagnose(
     from bench.reporting.diagnosis_page import write_diagnosis_page
     from bench.train.diagnosing import diagnose_weights
 
-    require_weights(model, weights)
+    require_weights(model, weights, entry=entry)
     require_writable_folder(out)
     budget_s = None if budget is None else seconds_of(budget, flag="--budget")
     given = given_protocol_of_flags(preprocess, labels=labels)

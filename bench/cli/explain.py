@@ -31,7 +31,7 @@ def explain(
     from bench.reporting.picture_pages import write_explanation
     from bench.train.explaining import explain_video
 
-    require_weights(model, weights)
+    require_weights(model, weights, entry=entry)
     if not video.exists():
         raise InputError(f"there is no video {video}{path_hint(video)}")
     check_writable(out)

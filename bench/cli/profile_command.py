@@ -13,6 +13,7 @@ from bench.cli.arguments import (
     Entry,
     ModelArguments,
     WaitIdle,
+    check_entry,
     check_writable,
     model_arguments,
     wait_idle_seconds,
@@ -106,6 +107,7 @@ def profile(
         per_model = {"--weights": weights, "--entry": entry, "--csv": csv, "--html": html}
         per_table = {"--layers": layers, "--counters": counted_by != ["torch"]}
         _require_one_model(models, {**per_model, **(per_table if wanted != "json" else {})})
+    check_entry(entry, weights)
     if csv is not None:
         check_writable(csv)
     if html is not None:

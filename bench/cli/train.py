@@ -13,6 +13,7 @@ from bench.cli.arguments import (
     Model,
     ModelArguments,
     RecipeChanges,
+    check_entry,
     check_folder,
     check_writable,
     dataset_options,
@@ -114,6 +115,7 @@ def train(
         "workers": workers or None,
         "tensorboard": tensorboard or None,
     }
+    check_entry(entry, weights)
     given = given_protocol_of_flags(preprocess, labels=None)
     _run_accuracy(
         "train", model, accuracy, given=given,
@@ -150,7 +152,7 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint on a data set with the clips it was trained on; the record holds the whole protocol."""
     check_folder(out)
-    require_weights(model, weights)
+    require_weights(model, weights, entry=entry)
     given = given_protocol_of_flags(preprocess, labels=None)
     if labels is not None:
         read_class_names(labels)  # a mistake in the file is reported before any work
@@ -189,7 +191,7 @@ def predict(
     """Print the most likely classes of videos, with probabilities."""
     from bench.train.inference import predict_videos
 
-    require_weights(model, weights)
+    require_weights(model, weights, entry=entry)
     found = predict_videos(
         model,
         videos,
@@ -254,9 +256,11 @@ def _changes(texts: list[str] | None) -> list[str] | None:
     return [str(change) for change in changes] or None
 
 
-def require_weights(model: str, weights: Path | None) -> None:
+def require_weights(model: str, weights: Path | None, *, entry: str | None) -> None:
+    """Raise InputError if a registered model has no weights, or `entry` no file."""
     if weights is None and is_registered_name(model):
         raise InputError(f"{model} has no weights of its own; name a checkpoint with --weights")
+    check_entry(entry, weights)
 
 
 def given_protocol_of_flags(preprocess: str | None, *, labels: Path | None) -> InputProtocol:

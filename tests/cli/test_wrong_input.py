@@ -105,6 +105,10 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("data index mtions", "did you mean: motions"),
         ("data verify ucf10 --split test1", "did you mean: ucf101?"),
         ("data frames video frames", "did you mean: videos?"),
+        # options that need another one
+        ("profile c3d --entry ema", "--entry ema is a part of --weights, which is not given"),
+        ("predict torchvision:s3d video.mp4 --entry ema", "--entry ema is a part of --weights"),
+        ("train c3d_search --dataset motions --recipe quick --entry ema", "--entry ema is a part of --weights"),
         # look-ups
         ("measures show latncy", "did you mean: latency?"),
         ("recipes show quik", "did you mean: quick?"),
