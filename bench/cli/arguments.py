@@ -46,6 +46,7 @@ WaitIdle = Annotated[
 ]
 STAGE = "--stage"
 TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
+LIKE_A_TIME = re.compile(r"\d+(\.\d+)?\s*[a-zA-Z]*")  # 2d is a wrong time rather than a suite; 3d.yaml is none
 SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -72,7 +73,7 @@ def with_optional_values(arguments: Sequence[str]) -> list[str]:
         f"{STAGE}="
         if each == STAGE
         else f"{WAIT_IDLE}={WAIT_IDLE_TIME}"
-        if each == WAIT_IDLE and not TIME.fullmatch(follower)
+        if each == WAIT_IDLE and not LIKE_A_TIME.fullmatch(follower)
         else each
         for each, follower in zip(arguments, followers, strict=True)
     ]

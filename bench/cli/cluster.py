@@ -10,7 +10,7 @@ import typer
 
 from bench.cli.console import duration, print_table, print_text
 from bench.core.errors import InputError
-from bench.core.units import plural
+from bench.core.units import first_of, plural
 
 if TYPE_CHECKING:
     from bench.core.yaml_tree import Tree
@@ -83,7 +83,7 @@ def submit(
     if copy is not None:
         for unused in remove_unused_trees(folder):
             announce("unused", f"removed: {unused}, from which no job runs any more")
-    jobs = f"{plural(len(sent.jobs), 'job')}: {', '.join(sent.jobs)}"
+    jobs = f"{plural(len(sent.jobs), 'job')}: {first_of(sent.jobs)}"
     announce("submitted", f"submitted {jobs}; state: vbench status {folder}")
     return sent
 

@@ -1,5 +1,6 @@
 """The command `status`."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,9 +9,10 @@ import typer
 
 from bench.cli.arguments import AsJson
 from bench.cli.console import duration, print_json, print_table, print_text
-from bench.core.units import plural
+from bench.core.units import first_of, plural
 
 if TYPE_CHECKING:
+    from bench.runner.executor import JobState
     from bench.runner.folder_status import FolderStatus
 
 
@@ -64,10 +66,7 @@ def _show(found: "FolderStatus") -> None:
         ]
         print_table(("case", "worker", "machine", "since", "last sign"), rows)
     if found.jobs:
-        print_table(
-            ("job", "state", "node", "reason"),
-            [(job.job, job.phase.replace("_", " "), job.node, job.reason) for job in found.jobs],
-        )
+        print_table(("job", "state", "node", "reason"), _job_rows(found.jobs))
     for tree in found.staged_trees:
         users = f"used by {plural(len(tree.jobs), 'job')}" if tree.jobs else "no job runs from it"
         print_text(f"staged tree {tree.folder}: {users}")
@@ -78,3 +77,11 @@ def _show(found: "FolderStatus") -> None:
         print_text(
             f"{left} to do" if found.is_active else f"{left} to do, and nobody works on them: run the suite again"
         )
+
+
+def _job_rows(jobs: Sequence["JobState"]) -> list[tuple[str, ...]]:
+    """A row for the jobs of each state, node and reason: a thousand jobs that wait for the same are one row."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for job in jobs:
+        alike.setdefault((job.phase.replace("_", " "), job.node, job.reason), []).append(job.job)
+    return [(first_of(names), *state) for state, names in alike.items()]

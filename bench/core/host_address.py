@@ -5,7 +5,7 @@ import socket
 
 import psutil
 
-ELSEWHERE = "192.0.2.1"  # of no machine, by RFC 5737: what is sent there takes the default route
+ELSEWHERE = "192.0.2.1"  # reserved for documentation by RFC 5737: nearly everywhere it takes the default route
 
 
 def reachable_name() -> str:

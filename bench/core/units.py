@@ -1,7 +1,7 @@
 """Formats numbers for people: a value with its unit, one scale for a column, and no zero for a small value."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
@@ -93,6 +93,13 @@ def format_interval(low: float, high: float, *, value: float, unit: str) -> str:
 def plural(number: int, one: str, many: str | None = None) -> str:
     """`1 case`, `12 cases`."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def first_of(names: Sequence[str], most: int = 4) -> str:
+    """`a, b, c`; of more than `most` names the first ones and how many there are: `a, b, c and 97 more`."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
 
 
 def choose_scale(values: Iterable[float | None], unit: str, *, digits: int = COLUMN_DIGITS) -> Scale:

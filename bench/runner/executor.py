@@ -30,9 +30,9 @@ FINAL: frozenset[JobPhase] = frozenset({"done", "failed", "cancelled", "timeout"
 class Workers:
     """The workers to start: `count` processes with `command`, each with a `--worker NAME` of its own.
 
-    `is_exclusive` workers measure times and need their node to themselves. `logs` is a folder for the output. They run
-    in `folder`, with `variables` added to their environment. `gpus` and `memory_bytes` are what the suite requires of a
-    node that runs cases on its device.
+    `is_exclusive` workers measure times and need their node to themselves. `logs` is the folder of this submission for
+    their output. They run in `folder`, with `variables` added to their environment. `gpus` and `memory_bytes` are what
+    the suite requires of a node that runs cases on its device.
 
     A worker over several nodes (`layout.nodes > 1`) is one process for each of `layout.ranks`, all with the same name,
     with `variables_of_rank` added to the environment of each.

@@ -1,6 +1,7 @@
 """Sends the pending runs of a suite to an executor, and follows its workers until they are done."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from bench.core.errors import InputError, StopSignal
 from bench.core.schema import Case, Record
-from bench.core.units import plural
+from bench.core.units import first_of, plural
 from bench.runner.devices import uses_device
 from bench.runner.executor import FINAL, Executor, JobState, Submission, Workers
 from bench.runner.folder_status import executor_class
@@ -81,8 +82,14 @@ def dispatch(
     variables |= {} if stage is None else stage.variables(variables)
     groups = groups_of(plan)
     for group in groups:
-        if group.kind.layout.nodes > 1 and not engine.spans_nodes:
-            raise InputError(f"--executor {executor} cannot run cases over {group.kind.layout.nodes} nodes")
+        layout, gpus = group.kind.layout, engine.gpus_of_a_node(group.gpus_per_node)
+        if layout.nodes > 1 and not engine.spans_nodes:
+            raise InputError(f"--executor {executor} cannot run cases over {layout.nodes} nodes")
+        if 0 < gpus < layout.ranks_per_node and any(case.point.device != "cpu" for case in group.cases):
+            raise InputError(
+                f"cases with {plural(layout.ranks_per_node, 'rank')} on a node need as many GPUs there, and a job has "
+                f"{gpus}; request them by --gres or --gpus"
+            )
     for group in groups:
         submission = Submission.now(
             executor,
@@ -96,7 +103,7 @@ def dispatch(
             command=(*command, "--submission", submission.name, "--kind", str(group.kind)),
             count=min(len(group.cases), most_jobs),
             is_exclusive=group.kind.is_timed,
-            logs=store.folder.absolute() / "logs" / executor,
+            logs=store.folder.absolute() / "logs" / executor / submission.name,
             folder=Path.cwd() if stage is None else stage.place_of(Path.cwd()),
             variables=variables,
             gpus=group.gpus_per_node,
@@ -107,8 +114,9 @@ def dispatch(
             submitted = engine.submit(workers)
         except BaseException as error:
             submission.remove(store.folder)  # no worker will ever ask for it
+            shutil.rmtree(workers.logs, ignore_errors=True)  # nor read the script that was prepared there
             if jobs and isinstance(error, InputError):
-                raise InputError(f"{error}; submitted before: {', '.join(jobs)}, which run the other cases") from error
+                raise InputError(f"{error}; submitted before: {first_of(jobs)}, which run the other cases") from error
             raise
         submission.with_jobs(submitted).write(store.folder)
         jobs += submitted
@@ -310,10 +318,9 @@ def _watch(follower: _Follower) -> None:
 def _job_notes(states: Sequence[JobState], unfinished: int) -> tuple[str, ...]:
     if not unfinished:
         return ()
-    bad = [
-        f"{state.job} {state.phase.replace('_', ' ')} {state.reason}".strip()
-        for state in states
-        if state.phase != "done"
-    ]
-    jobs = f"; jobs: {', '.join(bad)}" if bad else ""
+    bad: dict[str, list[str]] = {}
+    for state in states:
+        if state.phase != "done":
+            bad.setdefault(f"{state.phase.replace('_', ' ')} {state.reason}".strip(), []).append(state.job)
+    jobs = f"; jobs: {', '.join(f'{first_of(names)} {how}' for how, names in bad.items())}" if bad else ""
     return (f"{plural(unfinished, 'run')} without a result{jobs}; the same command goes on",)

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.core.units import DASH, choose_scale, format_exact, format_interval, format_number, format_value, plural
+from bench.core.units import (
+    DASH,
+    choose_scale,
+    first_of,
+    format_exact,
+    format_interval,
+    format_number,
+    format_value,
+    plural,
+)
 
 FINITE = st.floats(min_value=-1e15, max_value=1e15, allow_nan=False)
 
@@ -75,6 +84,14 @@ def test_the_ends_of_an_interval_have_the_format_of_their_value() -> None:
 
 def test_counted_things_follow_their_number() -> None:
     assert [plural(1, "case"), plural(2, "case"), plural(2, "leaf", "leaves")] == ["1 case", "2 cases", "2 leaves"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, ""), (1, "j0"), (4, "j0, j1, j2, j3"), (5, "j0, j1, j2 and 2 more"), (100, "j0, j1, j2 and 97 more")],
+)
+def test_long_lists_of_names_are_cut_with_their_number(number: int, text: str) -> None:
+    assert first_of([f"j{each}" for each in range(number)]) == text
 
 
 def test_a_column_has_one_scale_so_that_its_values_can_be_compared_at_sight() -> None:

@@ -105,6 +105,8 @@ def test_only_timed_cases_wait() -> None:
         (["run", "--wait-idle", "--small", "s.yaml"], ["run", "--wait-idle=10m", "--small", "s.yaml"]),
         (["run", "--wait-idle", "90", "s.yaml"], ["run", "--wait-idle", "90", "s.yaml"]),
         (["run", "--wait-idle", "1.5h"], ["run", "--wait-idle", "1.5h"]),
+        (["run", "s.yaml", "--wait-idle", "2d"], ["run", "s.yaml", "--wait-idle", "2d"]),  # refused as a time
+        (["run", "--wait-idle", "3d.yaml"], ["run", "--wait-idle=10m", "3d.yaml"]),
         (["run", "--wait-idle=2m", "s.yaml"], ["run", "--wait-idle=2m", "s.yaml"]),
     ],
 )

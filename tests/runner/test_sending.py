@@ -114,7 +114,7 @@ def test_an_unknown_tracker_gets_the_nearest_spelling() -> None:
 
 
 def test_a_tracker_without_a_target_is_refused_with_what_it_needs() -> None:
-    with pytest.raises(InputError, match="needs the URI of a tracking server or folder"):
+    with pytest.raises(InputError, match="needs the URI of a tracking server or database"):
         open_sinks(["mlflow"])
 
 

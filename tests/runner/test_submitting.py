@@ -81,7 +81,8 @@ def test_each_kind_of_case_has_workers_of_its_own(tmp_path: Path, asked: list[Wo
         ("untimed,ranks=8,nodes=2", 2, 8, 2, False),
         ("timed", 1, 1, 1, True),
     ]
-    assert len({workers.logs for workers in asked}) == 1
+    assert len({workers.logs for workers in asked}) == len(asked)
+    assert {workers.logs.parent for workers in asked} == {plan.store.folder.absolute() / "logs/recorder"}
     assert [submission.jobs for submission in read_submissions(plan.store.folder)] != []
 
 
@@ -107,6 +108,26 @@ def test_a_node_has_a_gpu_for_each_of_its_ranks(
 ) -> None:
     submit(planned(tmp_path, case(1, device=device, accuracy=options), require=require))
     assert [workers.gpus for workers in asked] == [gpus]
+
+
+@pytest.mark.parametrize(("device", "ranks", "is_refused"), [(None, 4, True), (None, 2, False), ("cpu", 4, False)])
+def test_fewer_gpus_than_ranks_on_a_node_are_refused(
+    tmp_path: Path,
+    asked: list[Workers],
+    monkeypatch: pytest.MonkeyPatch,
+    device: str | None,
+    ranks: int,
+    is_refused: bool,
+) -> None:
+    monkeypatch.setattr(Recorder, "gpus_of_a_node", lambda self, required: 2)
+    plan = planned(tmp_path, case(1, device=device, accuracy={"ranks": 2 * ranks, "nodes": 2}))
+    if not is_refused:
+        submit(plan)
+        assert len(asked) == 1
+        return
+    with pytest.raises(InputError, match="4 ranks on a node need as many GPUs there, and a job has 2; request them"):
+        submit(plan)
+    assert not asked
 
 
 def test_counts_need_nothing_of_what_the_suite_requires(tmp_path: Path, asked: list[Workers]) -> None:
@@ -155,6 +176,27 @@ def test_a_refusal_names_the_jobs_that_were_submitted_before_it(
     with pytest.raises(InputError, match="no node may be exclusive; submitted before: job1, which run the other cases"):
         submit(planned(tmp_path, case(1, params={}), case(1, latency={})))
     assert [submission.jobs for submission in read_submissions(tmp_path / "results")] == [("job1",)]
+
+
+def test_a_refused_submission_leaves_no_file_of_its_own(
+    tmp_path: Path, asked: list[Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scripts of the submission before it stay, and those that an executor wrote before the refusal go."""
+
+    def submit_untimed(self: Recorder, workers: Workers) -> list[str]:
+        workers.logs.mkdir(parents=True)
+        (workers.logs / "script.sh").touch()
+        if workers.is_exclusive:
+            raise InputError("no node may be exclusive")
+        asked.append(workers)
+        return ["job1"]
+
+    monkeypatch.setattr(Recorder, "submit", submit_untimed)
+    with pytest.raises(InputError, match="no node may be exclusive"):
+        submit(planned(tmp_path, case(1, params={}), case(1, latency={})))
+    [kept] = read_submissions(tmp_path / "results")
+    assert [file.parent.name for file in (tmp_path / "results/logs").rglob("*.sh")] == [kept.name]
+    assert [folder.name for folder in (tmp_path / "results/logs/recorder").iterdir()] == [kept.name]
 
 
 DOWN = InputError("scontrol does not answer: connection refused")

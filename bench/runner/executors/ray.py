@@ -1,7 +1,8 @@
 """Ray: workers are detached actors of a running cluster, so that they outlive the command that started them.
 
-A worker of timed cases takes all processors of its node, so that Ray places nothing else there; processes outside of
-Ray are not kept away. A request that no node can serve would wait for ever, so it is refused with what the nodes have.
+A worker of timed cases takes all processors of its node, one of those with the most, so that Ray places nothing else
+there; processes outside of Ray are not kept away. A request that no node can serve would wait for ever, so it is
+refused with what the nodes have.
 A worker over several nodes is an actor for each rank, in a placement group with one bundle per node. After the loss of
 a node Ray starts its actors once more elsewhere, and all ranks of their workers start again.
 """
@@ -12,6 +13,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
@@ -42,13 +45,13 @@ class Ray(Executor):
     def submit(self, workers: Workers) -> list[str]:
         ray = _connected(self.address)
         needs = self._needs(workers, nodes := _nodes(ray))
+        if not needs["num_gpus"]:  # Ray announces that it will no longer hide GPUs from a worker without any
+            workers = replace(workers, variables={**workers.variables, "CUDA_VISIBLE_DEVICES": ""})
         logs = workers.logs.absolute()
         logs.mkdir(parents=True, exist_ok=True)
         actor = ray.remote(_actor_class())
-        names = [
-            f"ray-{token_hex(6)}"
-            for _ in range(min(workers.count, len(nodes)) if workers.is_exclusive else workers.count)
-        ]
+        most = len(_fitting(nodes, needs)) // workers.layout.nodes if workers.is_exclusive else workers.count
+        names = [f"ray-{token_hex(6)}" for _ in range(min(workers.count, most))]
         for name in names:
             if workers.layout.nodes > 1:
                 self._start_ranks(actor, name, workers, needs)
@@ -68,9 +71,9 @@ class Ray(Executor):
         bundles = [{resource: amount for resource, amount in bundle.items() if amount}] * workers.layout.nodes
         group = placement_group(bundles, strategy="STRICT_SPREAD", name=name, lifetime="detached")
         names = [name if rank == 0 else f"{name}-{rank}" for rank in range(workers.layout.ranks)]
+        own = {resource: amount // per_node for resource, amount in needs.items()}  # Ray refuses 2.5 GPUs
         for rank, own_name in enumerate(names):
             place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank // per_node)
-            own = {resource: amount / per_node for resource, amount in needs.items()}
             log = workers.logs.absolute() / f"{name}{f'.rank{rank}' if rank else ''}.log"
             starts = [
                 (
@@ -98,26 +101,35 @@ class Ray(Executor):
     def _needs(self, workers: Workers, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """Processors and GPUs of one worker on each of its nodes; raises InputError if too few nodes have them."""
         gpus, cpus = self.gpus_of_a_node(workers.gpus), (self.cpus or 1) * workers.layout.ranks_per_node
-        if workers.layout.nodes == 1:
-            cpus = self.cpus or 1
-        fitting = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= cpus]
+        needs: dict[str, float] = {"num_cpus": cpus, "num_gpus": gpus}
+        if workers.is_exclusive and (fitting := _fitting(nodes, needs)):
+            needs["num_cpus"] = max(node["CPU"] for node in fitting)  # with fewer, a larger node has room for others
+        fitting = _fitting(nodes, needs)
         if len(fitting) < workers.layout.nodes:
-            wanted = f"{plural(gpus, 'GPU')} and {plural(cpus, 'processor')}"
+            wanted = f"{plural(gpus, 'GPU')} and {plural(int(needs['num_cpus']), 'processor')}"
             there = "; ".join(f"{node.get('CPU', 0):g} processors, {node.get('GPU', 0):g} GPUs" for node in nodes)
             few = "no node has" if not fitting else f"{len(fitting)} of {workers.layout.nodes} nodes have"
             raise InputError(f"--executor ray: {few} {wanted} for a worker; nodes: {there or 'none'}")
-        return {"num_cpus": min(node["CPU"] for node in fitting) if workers.is_exclusive else cpus, "num_gpus": gpus}
+        return needs
 
     @classmethod
     def states(cls, jobs: Sequence[str]) -> list[JobState]:
-        return [cls._state(job) for job in jobs]
+        answers: dict[str, Any] = {}
+        for job in jobs:  # all are asked before any answer is awaited: one that waits for resources never answers
+            name, _, address = job.partition("@")
+            ray = _connected(address)
+            with suppress(ValueError):  # no such actor any more
+                answers[job] = ray.get_actor(name, namespace=NAMESPACE).node.remote()
+        if answers:
+            ray.wait(list(answers.values()), num_returns=len(answers), timeout=ASK_S)
+        return [cls._state(job, answers[job]) if job in answers else JobState(job=job, phase="ended") for job in jobs]
 
     @classmethod
-    def _state(cls, job: str) -> JobState:
+    def _state(cls, job: str, answer: Any) -> JobState:
         name, _, address = job.partition("@")
         ray = _connected(address)
         try:
-            node = ray.get(ray.get_actor(name, namespace=NAMESPACE).node.remote(), timeout=ASK_S)
+            return JobState(job=job, phase="running", node=ray.get(answer, timeout=0))
         except ray.exceptions.GetTimeoutError:
             return JobState(job=job, phase="waiting", reason="resources")
         except ray.exceptions.ActorUnavailableError:  # also for ever, if its placement group was removed
@@ -125,9 +137,8 @@ class Ray(Executor):
             if any(group["name"] == name and group["state"] == "REMOVED" for group in groups):
                 return JobState(job=job, phase="ended")
             return JobState(job=job, phase="waiting", reason="restart")
-        except (ValueError, ray.exceptions.RayError):  # no such actor any more, or it died meanwhile
+        except ray.exceptions.RayError:  # it died meanwhile
             return JobState(job=job, phase="ended")
-        return JobState(job=job, phase="running", node=node)
 
     @classmethod
     def cancel(cls, jobs: Sequence[str]) -> None:
@@ -258,6 +269,8 @@ def _connected(address: str) -> Any:
     except ImportError:
         install = "pip install 'vbench-video[ray]'"
         raise MissingPackageError("ray", needed_for="--executor ray", install=install) from None
+    if ray.is_initialized() and _connected_to and _connected_to != [address]:  # a folder may have jobs of two clusters
+        ray.shutdown()
     if not ray.is_initialized():
         try:
             _require_answer(address)
@@ -265,7 +278,11 @@ def _connected(address: str) -> Any:
         except (OSError, ValueError, RuntimeError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"--executor ray: no cluster at {address}: {line}") from None
+        _connected_to[:] = [address]
     return ray
+
+
+_connected_to: list[str] = []  # the address of the cluster that this process is connected to
 
 
 def _require_answer(address: str) -> None:
@@ -277,3 +294,8 @@ def _require_answer(address: str) -> None:
 
 def _nodes(ray: Any) -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _fitting(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, float]) -> list[Mapping[str, float]]:
+    """Return the nodes that have what a worker needs."""
+    return [n for n in nodes if n.get("CPU", 0) >= needs["num_cpus"] and n.get("GPU", 0) >= needs["num_gpus"]]

@@ -51,6 +51,7 @@ PHASES: Mapping[str, JobPhase] = {
 USUAL_MINUTES = 60  # of a job whose time limit is not given
 WARNED_S = 120.0  # before its time limit, a worker gets a signal, on which a training saves its state
 ASK_S = 60.0  # for one answer of squeue or scontrol
+WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}  # environment; else SLURM cuts the tasks of an array after 64 characters
 ASK_AGAIN_S = 600.0  # between questions for the time limit of a job
 TIME_IS_OVER = 124  # exit code of a job, as of timeout(1)
 ERROR_S = 120  # between the end of one rank of a job and that of the others
@@ -86,8 +87,9 @@ class Slurm(Executor):
     ) -> None:
         self.minutes = USUAL_MINUTES if time is None else minutes_of(time)
         self.time_limit_s = 60.0 * self.minutes
-        self.parameters: dict[str, Any] = {"partition": partition, "gres": gres, "mem": memory, "cpus_per_task": cpus}
         self.options = dict(options or {})
+        self.cpus = cpus or self.options.pop("cpus-per-task", None)  # srun wants it, too
+        self.parameters: dict[str, Any] = {"partition": partition, "gres": gres, "mem": memory}
 
     def gpus_of_a_node(self, required: int) -> int:
         gres = self.parameters["gres"]
@@ -120,7 +122,7 @@ class Slurm(Executor):
                 "requeue": True,
                 "signal": "USR2@0",  # none: see `_wait_and_warn`
             },
-            **_tasks_of(workers.layout),
+            **_tasks_of(workers.layout, cpus=self.cpus),
             **given,
         )
         refusals = (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError)
@@ -134,6 +136,9 @@ class Slurm(Executor):
     def _refusal(self, error: Exception) -> str:
         """Return in one line why SLURM refuses jobs, and what the cluster has instead if that is the reason."""
         said = reason_of(str(error)) or type(error).__name__
+        if "array specification" in said.lower() and (most := _largest_array()):
+            limit = f"an array has at most {most} jobs on this cluster (MaxArraySize); give --max-jobs {most} or less"
+            return f"SLURM refuses the jobs: {said}; {limit}"
         form = next((form for words, form in OFFERS.items() if words in said.lower()), None)
         offered = [] if form is None else _offered(form)
         if not offered:
@@ -163,13 +168,15 @@ def _required(workers: Workers) -> dict[str, Any]:
     return found | ({"mem": f"{-(-workers.memory_bytes // 2**20)}M"} if workers.memory_bytes else {})
 
 
-def _tasks_of(layout: RankLayout) -> dict[str, Any]:
+def _tasks_of(layout: RankLayout, *, cpus: int | str | None) -> dict[str, Any]:
     """Return the parameters of the tasks of a job: one in the batch script, or one for each rank of several nodes."""
-    if layout.nodes == 1:
-        return {"use_srun": False}  # a batch script is enough for one process, and some sites limit steps
+    if layout.nodes == 1:  # a batch script is enough for one process, and some sites limit steps
+        return {"use_srun": False, "cpus_per_task": cpus or (layout.ranks if layout.ranks > 1 else None)}
     # After an error of one rank the others have time to store the record that names it.
-    srun = ["--kill-on-bad-exit=0", f"--wait={ERROR_S}"]
-    return {"nodes": layout.nodes, "ntasks_per_node": layout.ranks_per_node, "srun_args": srun}
+    srun = ["--kill-on-bad-exit=0", f"--wait={ERROR_S}", "--export=ALL"]  # also after sbatch --export=NONE
+    srun += [f"--cpus-per-task={cpus}"] if cpus else []  # from SLURM 22.05 on it does not take that of the job
+    tasks = {"nodes": layout.nodes, "ntasks_per_node": layout.ranks_per_node}
+    return {**tasks, "cpus_per_task": cpus, "srun_args": srun}
 
 
 def run_worker(workers: Workers) -> None:
@@ -252,7 +259,7 @@ def minutes_of(text: str) -> int:
 def _ask(*command: str) -> str:
     """Return the output of a command of SLURM; empty for jobs that it no longer knows."""
     try:
-        done = run_supervised(list(command), timeout_s=ASK_S)
+        done = run_supervised(list(command), timeout_s=ASK_S, environment={**os.environ, **WHOLE_LISTS})
     except ChildTimeoutError:
         raise InputError(f"{command[0]} does not answer within {ASK_S:.0f} s") from None
     except FileNotFoundError:
@@ -286,13 +293,14 @@ def _parsed(line: str) -> list[JobState]:
 
 
 def _tasks(text: str) -> list[str]:
-    """Return the tasks of an array that `3`, `0-2,5` or `0-7%4` names; one empty name for a job without tasks."""
+    """Return the tasks of an array that `3`, `0-2,5`, `0-8:2` or `0-7%4` names; one empty name for a job without."""
     if not text:
         return [""]
     tasks: list[str] = []
     for part in text.partition("%")[0].split(","):
-        first, _, last = part.partition("-")
-        tasks += [str(task) for task in range(int(first), int(last or first) + 1)]
+        span, _, step = part.partition(":")
+        first, _, last = span.partition("-")
+        tasks += [str(task) for task in range(int(first), int(last or first) + 1, int(step or 1))]
     return tasks
 
 
@@ -300,6 +308,15 @@ def reason_of(text: str) -> str:
     """Return what sbatch says as one line, without its prefixes."""
     lines = [re.sub(r"^sbatch: ((error|fatal|warning): )?", "", line.strip()) for line in text.splitlines()]
     return "; ".join(dict.fromkeys(line for line in lines if line and not line.startswith("Try ")))
+
+
+def _largest_array() -> int | None:
+    """Return the most tasks that an array may have here; None if SLURM does not answer."""
+    try:
+        found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), re.MULTILINE)
+    except InputError:
+        return None
+    return int(found[1]) if found else None
 
 
 def _offered(form: str) -> list[str]:

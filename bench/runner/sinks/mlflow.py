@@ -7,7 +7,7 @@ from bench.core.schema import Record
 from bench.runner.sending import known_metrics, parameters_of
 
 PACKAGE, EXTRA = "mlflow", "mlflow"
-TARGET = "the URI of a tracking server or folder, such as http://localhost:5000"
+TARGET = "the URI of a tracking server or database, such as http://localhost:5000 or sqlite:///mlflow.db"
 LONGEST_TEXT = 500  # of a parameter, in servers before MLflow 2.8
 
 

@@ -1,5 +1,6 @@
 """A suite of 40 cases for tests of clusters: 36 take a second, two train a model, one fails and one hangs."""
 
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,6 +58,14 @@ batch: 4
 optimizer: {name: sgd, lr: 0.05}
 dropout: 0.0
 """
+
+
+def commit_all(folder: Path) -> str:
+    """Make a repository of a folder with one commit, and return its hash."""
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for command in (("init", "--quiet"), ("add", "."), (*identity, "commit", "--quiet", "--message", "start")):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=folder, text=True).strip()
 
 
 def write_suite(folder: Path) -> None:

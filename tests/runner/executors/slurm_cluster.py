@@ -22,6 +22,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "sc
 ACCOUNTING_PROGRAMS = ("slurmdbd", "sacctmgr", "sacct", "mariadbd", "mariadb-install-db", "mariadb")
 NODES = ("n1", "n2")
 CPUS_PER_NODE = 2
+MOST_TASKS = 20  # of one job array
 START_S = 60.0
 
 CONFIG = """\
@@ -46,6 +47,7 @@ SlurmdTimeout=20
 KillWait=5
 JobRequeue=1
 MinJobAge=600
+MaxArraySize={most_tasks}
 SlurmdParameters=config_overrides
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%n
@@ -167,7 +169,13 @@ def slurm_cluster(folder: Path, *, with_accounting: bool = False) -> Iterator[Sl
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o400)
-    names = {"folder": folder, "host": socket.gethostname(), "user": getpass.getuser(), "cpus": CPUS_PER_NODE}
+    names = {
+        "folder": folder,
+        "host": socket.gethostname(),
+        "user": getpass.getuser(),
+        "cpus": CPUS_PER_NODE,
+        "most_tasks": MOST_TASKS,
+    }
     config, ports = folder / "slurm.conf", _free_ports(5)
     accounting = ACCOUNTING.format(**names, ports=ports) if with_accounting else NO_ACCOUNTING
     config.write_text(CONFIG.format(**names, ports=ports, accounting=accounting))

@@ -27,7 +27,7 @@ from bench.store.leases import LeaseFacts, Leases
 from bench.store.stored_records import latest_runs
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cluster_suite import GOOD, PLUGIN, turns_suite, write_suite
+from cluster_suite import GOOD, PLUGIN, commit_all, turns_suite, write_suite
 
 Test = TypeVar("Test", bound=Callable[..., None])
 Found = TypeVar("Found")
@@ -87,6 +87,57 @@ def test_a_worker_of_timed_cases_takes_all_processors_of_a_node(tmp_path: Path) 
     nodes = [{"CPU": 16.0, "GPU": 1.0}, {"CPU": 16.0, "GPU": 1.0}]
     needs = Ray(gpus=1)._needs(workers(tmp_path, is_exclusive=True), nodes)
     assert needs == {"num_cpus": 16.0, "num_gpus": 1}
+
+
+def test_a_worker_of_timed_cases_runs_on_the_largest_nodes_which_have_no_room_for_others(tmp_path: Path) -> None:
+    """Half a node is no exclusive place; a larger node without the GPU does not count."""
+    nodes = [{"CPU": 16.0, "GPU": 1.0}, {"CPU": 32.0, "GPU": 1.0}, {"CPU": 64.0}, {"CPU": 32.0, "GPU": 4.0}]
+    timed = workers(tmp_path, is_exclusive=True)
+    assert Ray(gpus=1)._needs(timed, nodes) == {"num_cpus": 32.0, "num_gpus": 1}
+    assert Ray()._needs(timed, nodes) == {"num_cpus": 64.0, "num_gpus": 0}
+    spread = replace(timed, layout=RankLayout(ranks=2, nodes=2))
+    with pytest.raises(InputError, match="1 of 2 nodes have 0 GPUs and 64 processors for a worker"):
+        Ray()._needs(spread, nodes)
+
+
+def test_each_rank_of_a_node_has_a_processor_of_its_own(tmp_path: Path) -> None:
+    on_one = replace(workers(tmp_path), gpus=4, layout=RankLayout(ranks=4))
+    assert Ray()._needs(on_one, [{"CPU": 8.0, "GPU": 4.0}]) == {"num_cpus": 4, "num_gpus": 4}
+    with pytest.raises(InputError, match="no node has 4 GPUs and 4 processors"):
+        Ray()._needs(on_one, [{"CPU": 2.0, "GPU": 4.0}])
+
+
+def test_two_hundred_waiting_workers_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that waits for resources never answers, so that asking one after another takes half an hour."""
+    waits: list[tuple[int, float]] = []
+    errors = {name: type(name, (Exception,), {}) for name in ("RayError", "GetTimeoutError", "ActorUnavailableError")}
+
+    def get_actor(name: str, *, namespace: str) -> Any:
+        if name == "gone":
+            raise ValueError
+        return SimpleNamespace(node=SimpleNamespace(remote=lambda: name))
+
+    def get(answer: str, *, timeout: float) -> str:
+        assert timeout == 0
+        if answer != "runs":
+            raise errors["GetTimeoutError"]
+        return "a machine"
+
+    module = ModuleType("ray")
+    vars(module).update(
+        is_initialized=lambda: True,
+        exceptions=SimpleNamespace(**errors),
+        get_actor=get_actor,
+        get=get,
+        wait=lambda answers, *, num_returns, timeout: waits.append((num_returns, timeout)),
+    )
+    monkeypatch.setitem(sys.modules, "ray", module)
+    monkeypatch.setattr(ray_executor, "_connected_to", [])
+    jobs = ["runs@auto", "gone@auto", *(f"waits{number}@auto" for number in range(200))]
+    states = Ray.states(jobs)
+    assert [state.job for state in states] == jobs
+    assert [state.phase for state in states] == ["running", "ended"] + ["waiting"] * 200
+    assert waits == [(201, ray_executor.ASK_S)]
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +264,7 @@ def test_a_training_over_two_nodes_has_a_rank_on_each(folder: Path, cluster: Any
 @in_cluster
 def test_jobs_of_a_stage_do_not_see_later_edits(folder: Path, cluster: Any) -> None:
     (folder / "suite.yaml").write_text(turns_suite([0.1, 0.2]))
-    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+    commit = commit_all(folder)
     run = ("run", "suite.yaml", "--executor", "ray", "--address", cluster.address, "--stage")
     started, results = vbench(*run), folder / "results" / "cluster"
     wait_for(lambda: list((results / "submissions").glob("*.json")), "a submission")
@@ -221,9 +272,13 @@ def test_jobs_of_a_stage_do_not_see_later_edits(folder: Path, cluster: Any) -> N
     text = started.communicate(timeout=DEADLINE_S)[0]
     assert started.returncode == 0, text
     assert f"staged: {results}/.staged/" in text
-    assert [record.status for record in read_records(results)] == ["ok", "ok"]
+    records = read_records(results)
+    assert [record.status for record in records] == ["ok", "ok"]
     (submission, *_) = read_submissions(results)
     assert Path(submission.stage).parent == results / ".staged"
+    found = {(record.environment.state["commit"], record.environment.state["staged_tree"]) for record in records}
+    assert found == {(commit, Path(submission.stage).name)}
+    assert {record.environment.state["env.CUDA_VISIBLE_DEVICES"] for record in records} == {""}, "none was requested"
 
 
 @in_cluster
@@ -253,7 +308,8 @@ def test_a_case_over_two_nodes_runs_again_after_the_loss_of_one(folder: Path, cl
     assert isinstance(training, dict)
     assert training["processes"] == 2
     [submission] = read_submissions(folder / "res")
-    assert (folder / "res/logs/ray/rendezvous" / f"{submission.jobs[0].partition('@')[0]}-restart1.json").is_file()
+    worker = submission.jobs[0].partition("@")[0]
+    assert (folder / "res/logs/ray" / submission.name / f"rendezvous/{worker}-restart1.json").is_file()
     wait_for(lambda: [state.phase for state in Ray.states(submission.jobs)] == ["ended"], "the end of the job")
     assert not list((folder / "res/leases").glob("*.json"))
 
@@ -383,3 +439,24 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "ray", module)
     with pytest.raises(InputError, match=r"no cluster at 127\.0\.0\.1:9: .*refused"):
         Ray(address="127.0.0.1:9").submit(workers(tmp_path))
+
+
+def test_jobs_of_two_clusters_are_each_asked_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that the program itself has made stays."""
+    monkeypatch.setattr(ray_executor, "_connected_to", [])
+    monkeypatch.setattr(ray_executor, "_require_answer", lambda address: None)
+    now: list[str] = []
+    asked: list[str] = []
+    module = ModuleType("ray")
+    vars(module).update(
+        is_initialized=lambda: bool(now),
+        init=lambda *, address, **_: (now.append(address), asked.append(address)),
+        shutdown=now.clear,
+    )
+    monkeypatch.setitem(sys.modules, "ray", module)
+    for address in ("a:1", "a:1", "b:1", "a:1"):
+        ray_executor._connected(address)
+    assert asked == ["a:1", "b:1", "a:1"]
+    monkeypatch.setattr(ray_executor, "_connected_to", [])
+    ray_executor._connected("c:1")
+    assert asked == ["a:1", "b:1", "a:1"]

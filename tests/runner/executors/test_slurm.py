@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.core.errors import InputError
+from bench.core.rank_layout import RankLayout
 from bench.runner.executor import JobState, Workers
 from bench.runner.executors import slurm
 from bench.runner.executors.slurm import (
@@ -54,6 +56,31 @@ def test_a_task_has_its_own_state_and_node() -> None:
     assert _parsed(RUNNING) == [JobState(job="7_0", phase="running", node="n1")]
     assert _parsed(SINGLE) == [JobState(job="12", phase="timeout", reason="TimeLimit")]
     assert _parsed("slurm_load_jobs error: x") == []
+
+
+@pytest.mark.parametrize(
+    ("printed", "tasks"),
+    [
+        ("0-6:2", [0, 2, 4, 6]),  # as SLURM prints equal distances
+        ("1-9:4,12%100", [1, 5, 9, 12]),
+        (",".join(str(task) for task in range(0, 1000, 7)), list(range(0, 1000, 7))),
+    ],
+)
+def test_lists_of_tasks_are_read_whatever_was_cancelled_between_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str, tasks: list[int]
+) -> None:
+    """SLURM prints 64 characters of a list and `...` unless it is asked for the whole."""
+    line = f"JobId=7 ArrayJobId=7 ArrayTaskId={printed} JobState=PENDING Reason=Priority"
+    cut = f"JobId=7 ArrayJobId=7 ArrayTaskId={printed[:61]}... JobState=PENDING Reason=Priority"
+    write_program(tmp_path / "scontrol", f'[ "$SLURM_BITSTR_LEN" = 0 ] && echo "{line}" || echo "{cut}"')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    states = Slurm.states([f"7_{task}" for task in range(1000)])
+    assert [state.job for state in states if state.phase == "waiting"] == [f"7_{task}" for task in tasks]
+
+
+def write_program(file: Path, script: str) -> None:
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
 
 
 @pytest.fixture
@@ -173,6 +200,53 @@ def test_a_refusal_is_one_line_with_what_there_is_instead(
         Slurm(partition=partition).submit(workers)
     assert str(raised.value) == f"SLURM refuses the jobs: {said}" + (f"; {line}" if line else "")
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_array_that_is_too_large_is_refused_with_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    said = "Batch job submission failed: Invalid job array specification"
+    write_program(tmp_path / "sbatch", f"echo 'sbatch: error: {said}' >&2; exit 1")
+    write_program(tmp_path / "scontrol", "echo 'Licenses = none'; echo 'MaxArraySize            = 1001'")
+    write_program(tmp_path / "srun", "")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    workers = Workers(command=("true",), count=1200, is_exclusive=False, logs=tmp_path / "logs")
+    with pytest.raises(InputError, match=r"Invalid job array specification; .* 1001 jobs .*; give --max-jobs 1001"):
+        Slurm().submit(workers)
+
+
+@pytest.mark.parametrize(
+    ("layout", "options", "of_the_job", "of_srun"),
+    [
+        (RankLayout(), {}, None, None),
+        (RankLayout(), {"cpus-per-task": "3"}, "3", None),
+        (RankLayout(ranks=4), {}, "4", None),
+        (RankLayout(ranks=4), {"cpus-per-task": "12"}, "12", None),
+        (RankLayout(ranks=4, nodes=2), {}, None, None),
+        (RankLayout(ranks=4, nodes=2), {"cpus-per-task": "6"}, "6", "6"),
+    ],
+)
+def test_each_rank_has_a_processor_or_as_many_as_the_user_says(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: RankLayout,
+    options: dict[str, str],
+    of_the_job: str | None,
+    of_srun: str | None,
+) -> None:
+    """Ranks of one node are processes of one task; those of several are tasks, of which srun starts each."""
+    pytest.importorskip("submitit")
+    write_program(tmp_path / "sbatch", f'cp "$1" {tmp_path}/script; echo "Submitted batch job 7"')
+    write_program(tmp_path / "srun", "")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    workers = Workers(command=("true",), count=2, is_exclusive=False, logs=tmp_path / "logs", layout=layout)
+    assert Slurm(options=options).submit(workers) == ["7_0", "7_1"]
+    lines = (tmp_path / "script").read_text().splitlines()
+    asked = [line.partition("=")[2] for line in lines if line.startswith("#SBATCH --cpus-per-task")]
+    assert asked == ([] if of_the_job is None else [of_the_job])
+    [command] = [line for line in lines if "submitit.core._submit" in line]
+    assert command.startswith("srun ") == ("--export=ALL" in command) == (layout.nodes > 1)
+    found = re.findall(r"--cpus-per-task=(\d+)", command)
+    assert found == ([] if of_srun is None else [of_srun])
 
 
 def test_a_command_of_slurm_that_hangs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

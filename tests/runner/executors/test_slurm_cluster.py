@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.runner.executor import read_submissions
 from bench.store import read_records
 from bench.store.stored_records import latest_runs
 from bench.train.checkpointing import read_weights
@@ -25,8 +26,9 @@ from bench.train.checkpointing import read_weights
 pytestmark = pytest.mark.slurm
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cluster_suite import GOOD, PLUGIN, TRAINED, WIDTHS, turns_suite, write_suite  # noqa: E402
+from cluster_suite import GOOD, PLUGIN, TRAINED, WIDTHS, commit_all, turns_suite, write_suite  # noqa: E402
 from slurm_cluster import (  # noqa: E402
+    MOST_TASKS,
     NODES,
     SlurmCluster,
     missing_programs,
@@ -219,9 +221,9 @@ def test_a_requeued_job_over_two_nodes_meets_at_a_new_address_and_goes_on(
     cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
     text = following.communicate(timeout=DEADLINE_S)[0]
     assert following.returncode == 0, text
-    assert [record.is_good for record in read_records(results)][-1]
+    assert [record.is_good for record in latest_runs(read_records(results))] == [True]
     assert len(good_records(results)) == 1
-    assert len(list((results / "logs/slurm/rendezvous").glob(f"slurm-{job}*.json"))) == 2
+    assert len(list((results / "logs/slurm").glob(f"*/rendezvous/slurm-{job}*.json"))) == 2
 
 
 def test_a_training_saves_its_state_before_the_limit_of_its_job(cluster: SlurmCluster, tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def test_a_training_saves_its_state_before_the_limit_of_its_job(cluster: SlurmCl
 
 def test_jobs_of_a_stage_do_not_see_later_edits(cluster: SlurmCluster, tmp_path: Path) -> None:
     suite_of_turns(tmp_path, number=2)
-    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    commit = commit_all(tmp_path)
     submitted = vbench(cluster, tmp_path, "run", "suite.yaml", "--executor", "slurm", "--time", "30", "--stage")
     results = tmp_path / "results" / "cluster"
     wait_for(lambda: list((results / "submissions").glob("*.json")), "a submission")
@@ -252,6 +254,8 @@ def test_jobs_of_a_stage_do_not_see_later_edits(cluster: SlurmCluster, tmp_path:
     assert "all 2 runs were done before; nothing was submitted" in again
     [stage] = json.loads(vbench(cluster, tmp_path, "status", str(results), "--json").communicate()[0])["staged_trees"]
     assert stage["jobs"] == []
+    states = [record.environment.state for record in read_records(results)]
+    assert {(state["commit"], state["staged_tree"]) for state in states} == {(commit, Path(stage["folder"]).name)}
 
 
 def suite_of_turns(folder: Path, *, number: int, seconds: float = 1) -> str:
@@ -290,6 +294,7 @@ def test_a_drained_cluster_makes_jobs_wait_and_a_requeued_job_loses_nothing(
     assert "ReqNodeNotAvail" in found["jobs"][0]["reason"] or "drain" in found["jobs"][0]["reason"].lower()
     assert (found["planned"], found["left"], found["working"]) == (6, 6, [])
 
+    cancel_every_second_job(cluster, tmp_path, suite)
     cluster.run("scontrol", "update", "NodeName=n1,n2", "State=RESUME")
     wait_for(lambda: records_in(results), "a record")
     requeued = next(iter(running_jobs(cluster)))
@@ -299,6 +304,19 @@ def test_a_drained_cluster_makes_jobs_wait_and_a_requeued_job_loses_nothing(
     assert len(good_records(results)) == len(set(good_records(results))) == 6
     assert "Restarts=1" in cluster.run("scontrol", "show", "job", "--oneliner", requeued)
     assert status_of(cluster, tmp_path)["working"] == []
+
+
+def cancel_every_second_job(cluster: SlurmCluster, folder: Path, suite: str) -> None:
+    """Submit six more jobs that wait, cancel three, which leaves an array with gaps, and then the others."""
+    more = vbench(cluster, folder, "run", suite, "--executor", "slurm", "--max-jobs", "6", "--detach")
+    text = more.communicate(timeout=300)[0]
+    assert more.returncode == 0, text
+    jobs = read_submissions(folder / "results" / "cluster")[-1].jobs
+    cluster.run("scancel", *jobs[1::2])
+    phases = {job["job"]: job["phase"] for job in status_of(cluster, folder)["jobs"]}
+    # SLURM forgets tasks that were cancelled before they had a job of their own.
+    assert [phases[job] for job in jobs] == ["waiting", "ended"] * 3
+    cluster.run("scancel", *jobs[::2])
 
 
 def test_a_full_disk_fails_the_jobs_and_the_same_command_goes_on(cluster: SlurmCluster, tmp_path: Path) -> None:
@@ -342,17 +360,22 @@ REFUSALS = (
     (("--gres", "gpu:8"), "Invalid generic resource .*; this cluster has: none"),
     (("--job-option", "nodelist=elsewhere"), ".*Invalid node name specified"),
     (("--job-option", "no-such=1"), "unrecognized option '--no-such=1'"),
+    (
+        ("--max-jobs", str(MOST_TASKS + 1)),
+        f".*Invalid job array specification; .* {MOST_TASKS} jobs .*; give --max-jobs {MOST_TASKS} or less",
+    ),
 )
 
 
-def test_what_the_cluster_refuses_is_one_line(cluster: SlurmCluster, tmp_path: Path) -> None:
-    suite = suite_of_turns(tmp_path, number=1)
+def test_what_the_cluster_refuses_is_one_line_and_leaves_nothing(cluster: SlurmCluster, tmp_path: Path) -> None:
+    suite = suite_of_turns(tmp_path, number=MOST_TASKS + 1)
 
     def line_of(*options: str) -> str:
         ended = vbench(cluster, tmp_path, "run", suite, "--executor", "slurm", *options)
         [line] = ended.communicate(timeout=300)[0].splitlines()
         assert ended.returncode == 2
         assert not list((tmp_path / "results" / "cluster").glob("submissions/*"))
+        assert not list((tmp_path / "results" / "cluster").glob("logs/slurm/*"))
         return line
 
     for options, said in REFUSALS:
