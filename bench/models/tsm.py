@@ -1,10 +1,11 @@
-"""TSM: a 2D ResNet whose blocks see some channels of the previous and the next frame.
+"""TSM: a 2D ResNet or MobileNetV2 whose blocks see some channels of the previous and the next frame.
 
 Lin et al., 2019, arXiv:1811.08383 (code: MIT), whose names of weights these are. The shift is inside the residual
 branch, before each block's first convolution, in both directions: the offline model. It has neither weights nor MACs.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from bench.models.stages import NON_LOCAL_PIXELS, Affinity, NonLocal
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 DEEP_STAGE_BLOCKS = 23  # from here on (ResNet-101) the authors shift every second block only
+WIDENING_LAYERS = 4  # of MobileNetV2's blocks: widening, depthwise and narrowing convolution, and the last norm
 
 
 @dataclass(kw_only=True)
@@ -116,14 +118,12 @@ class Tsm(FrameScores):
         if non_local is None:
             return
         self.smallest_clip = (1, max(NON_LOCAL_PIXELS, backbone.smallest_px))
-        for name in STAGES[1:3]:
-            stage = backbone.model.get_submodule(name)
-            for index in range(0, len(list(stage.children())), 2):
-                block = stage.get_submodule(str(index))
-                if not hasattr(block, "bn3"):
-                    raise InputError("non_local takes ResNets of bottlenecks, from ResNet-50 on; found another one")
-                wrapped = NonLocalBlock(block, clip_length=self.clip_length, affinity=non_local)
-                stage.set_submodule(str(index), wrapped)
+        stages = [getattr(backbone.model, name, None) for name in STAGES[1:3]]
+        if any(stage is None or not hasattr(stage[0], "bn3") for stage in stages):
+            raise InputError("non_local takes ResNets of bottlenecks, from ResNet-50 on; found another one")
+        for stage in stages:
+            for index in range(0, len(stage), 2):
+                stage[index] = NonLocalBlock(stage[index], clip_length=self.clip_length, affinity=non_local)
 
 
 def shift_channels(images: Tensor, *, frames: int, shift_div: int) -> Tensor:
@@ -140,8 +140,16 @@ def shift_channels(images: Tensor, *, frames: int, shift_div: int) -> Tensor:
 
 
 def add_shifts(model: nn.Module, *, clip_length: ClipLength, shift_div: int) -> None:
-    """Shift before the first convolution of the residual blocks of `model`, a ResNet of torchvision or timm."""
-    for block in shifted_blocks(model, family="tsm"):
+    """Shift before the first convolution of the residual blocks of `model`.
+
+    `model` is a ResNet of torchvision or timm, or torchvision's MobileNetV2, of which the authors shift the blocks
+    that widen and have a shortcut.
+    """
+    inverted: list[Any] = [m for m in model.modules() if hasattr(m, "use_res_connect") and hasattr(m, "conv")]
+    for block in inverted:
+        if block.use_res_connect and len(block.conv) == WIDENING_LAYERS:
+            block.conv[0] = TemporalShift(block.conv[0], clip_length=clip_length, shift_div=shift_div)
+    for block in [] if inverted else shifted_blocks(model, family="tsm"):
         block.conv1 = TemporalShift(block.get_submodule("conv1"), clip_length=clip_length, shift_div=shift_div)
 
 
@@ -172,6 +180,7 @@ def residual_blocks(model: nn.Module, *, family: str) -> list[list[nn.Module]]:
     variants={
         "tsm_r50": {"backbone": "torchvision:resnet50"},
         "tsm_r101": {"backbone": "torchvision:resnet101"},
+        "tsm_mobilenetv2": {"backbone": "torchvision:mobilenet_v2"},
         "tsm_nln_r50": {"non_local": "unscaled_softmax"},
         "tsm_nln_dot_product_r50": {"non_local": "dot_product"},
         "tsm_nln_gaussian_r50": {"non_local": "gaussian"},
@@ -186,7 +195,7 @@ def build_tsm(
     non_local: Affinity | None = None,
     backbone_weights: str | None = None,
 ) -> Tsm:
-    """A 2D ResNet with temporal shifts; 2 / `shift_div` of the channels move, half of them either way.
+    """A 2D ResNet or MobileNetV2 with temporal shifts; 2 / `shift_div` of the channels move, half of them either way.
 
     `non_local` adds the non-local blocks of MMAction2's TSM, with this affinity.
     """

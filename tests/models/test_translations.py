@@ -91,6 +91,38 @@ def to_mmaction_tin(key: str) -> str:
     return to_mmaction_2d(key.replace(".conv1.net2.weight", ".conv1.conv.net2.weight"))
 
 
+MOBILENET_BLOCKS = [(stage, block) for stage, depth in enumerate((1, 2, 3, 4, 3, 3, 1), 1) for block in range(depth)]
+
+
+def to_mmaction_mobilenet(key: str) -> str:
+    """Our name, which is torchvision's within a prefix, as MMAction2's MobileNetV2 with shifts."""
+    if key.startswith("new_fc."):
+        return key.replace("new_fc.", "cls_head.fc_cls.")
+    _, _, number, *words = key.split(".")
+    kind = "conv" if words[-2] == "0" else "bn"
+    if words[0] != "conv":
+        return f"backbone.{'conv1' if number == '0' else 'conv2'}.{kind}.{words[-1]}"
+    stage, block = MOBILENET_BLOCKS[int(number) - 1]
+    narrowing, layer = 1 if stage == 1 else 2, int(words[1])
+    place = f"backbone.layer{stage}.{block}.conv.{min(layer, narrowing)}"
+    if layer >= narrowing:
+        return f"{place}.{'conv' if layer == narrowing else 'bn'}.{words[-1]}"
+    return f"{place}.{'net.' if 'net' in words else ''}{kind}.{words[-1]}"
+
+
+def to_tsm_mobilenet(key: str) -> str:
+    """Our name as that of TSM's authors: a block is one list, every third entry an activation."""
+    words = key.split(".")
+    if "conv" not in words:
+        return key
+    narrowing, layer = 1 if words[2] == "1" else 2, int(words[4])
+    if layer >= narrowing:
+        return ".".join([*words[:4], str(3 * narrowing + layer - narrowing), words[-1]])
+    is_norm = words[-2] == "1"
+    shift = ["net"] if "net" in words and not is_norm else []
+    return ".".join([*words[:4], str(3 * layer + is_norm), *shift, words[-1]])
+
+
 CASES: dict[str, Callable[[str], str]] = {
     "slow_r50": lambda key: to_pyslowfast(key, has_pool=False),
     "slowfast_r50": lambda key: to_pyslowfast(key, has_pool=False),
@@ -98,15 +130,16 @@ CASES: dict[str, Callable[[str], str]] = {
     "i3d_r50": lambda key: to_pyslowfast(key, has_pool=True),
     "slow_r50_4x16": to_mmaction_slow,
     "tsm_r50": to_mmaction_2d,
+    "tsm_mobilenetv2": to_mmaction_mobilenet,
     "tin_r50": to_mmaction_tin,
     "cnn_pool": to_mmaction_2d,
 }
 
 
-@pytest.mark.parametrize("model", CASES)
-def test_every_weight_lands_where_it_belongs(model: str) -> None:
+@pytest.mark.parametrize(("model", "rename"), [*CASES.items(), ("tsm_mobilenetv2", to_tsm_mobilenet)])
+def test_every_weight_lands_where_it_belongs(model: str, rename: Callable[[str], str]) -> None:
     target = shapes_of(model, num_classes=11)
-    expected = {CASES[model](key): key for key in target}
+    expected = {rename(key): key for key in target}
     assert len(expected) == len(target)
     given = {theirs: target[ours] for theirs, ours in expected.items()}
     assert names_for(given, target) == expected
@@ -123,6 +156,15 @@ def test_the_names_translated_are_those_of_mmaction() -> None:
     assert {"backbone.layer1.0.downsample.conv.weight", "backbone.layer4.2.conv3.bn.running_var"} <= slow
     shifted = {CASES["tsm_r50"](key) for key in shapes_of("tsm_r50")}
     assert {"backbone.layer1.0.conv1.conv.net.weight", "backbone.layer2.3.conv2.conv.weight"} <= shifted
+
+
+def test_the_names_translated_are_those_of_both_mobilenets_of_tsm() -> None:
+    there = {to_mmaction_mobilenet(key) for key in shapes_of("tsm_mobilenetv2")}
+    assert {"backbone.conv2.bn.weight", "backbone.layer1.0.conv.1.conv.weight"} <= there
+    assert {"backbone.layer2.1.conv.0.net.conv.weight", "backbone.layer7.0.conv.2.bn.bias"} <= there
+    authors = {to_tsm_mobilenet(key) for key in shapes_of("tsm_mobilenetv2")}
+    assert {"base_model.features.3.conv.0.net.weight", "base_model.features.3.conv.1.weight"} <= authors
+    assert {"base_model.features.1.conv.4.bias", "base_model.features.17.conv.7.running_mean"} <= authors
 
 
 def test_our_own_names_stay() -> None:

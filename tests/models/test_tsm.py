@@ -111,7 +111,7 @@ def test_the_shift_costs_nothing() -> None:
     assert counter.get_total_flops() / 2 == 8 * (resnet50_macs - its_classifier_macs + 2048 * 400)
 
 
-@pytest.mark.parametrize("backbone", ["torchvision:mobilenet_v2", "torchvision:googlenet"])
+@pytest.mark.parametrize("backbone", ["torchvision:mobilenet_v3_small", "torchvision:googlenet"])
 def test_a_backbone_without_residual_stages_is_refused(backbone: str) -> None:
     with torch.device("meta"), pytest.raises(InputError, match="tsm takes ResNets"):
         build_tsm(backbone=backbone)
@@ -129,3 +129,36 @@ def test_resnets_of_timm_shift_too() -> None:
     with torch.no_grad():
         assert len(shifted_blocks(model)) == 8
         assert model(torch.randn(1, 3, 2, 32, 32)).shape == (1, 5)
+
+
+def test_mobilenet_shifts_in_the_blocks_that_widen_and_have_a_shortcut() -> None:
+    """Ten of its 17 blocks have the width of the block before."""
+    with torch.device("meta"):
+        shifted = shifted_blocks(build_tsm(backbone="torchvision:mobilenet_v2"))
+
+    numbers = (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)
+    assert shifted == [f"base_model.features.{number}.conv.0" for number in numbers]
+
+
+def test_mobilenet_is_its_layers_one_after_another() -> None:
+    model = build_tsm(5, backbone="torchvision:mobilenet_v2").eval()
+    clip = torch.randn(1, 3, 4, 32, 32)
+
+    with torch.no_grad():
+        x = clip[0].transpose(0, 1)
+        for layer in model.base_model.features:
+            inner = getattr(layer, "conv", None)
+            if inner is None or not isinstance(inner[0], TemporalShift):
+                x = layer(x)
+                continue
+            part, moved = x.shape[1] // 8, x.clone()
+            moved[:-1, :part], moved[-1, :part] = x[1:, :part], 0
+            moved[1:, part : 2 * part], moved[0, part : 2 * part] = x[:-1, part : 2 * part], 0
+            x = x + inner[1:](inner[0].net(moved))
+        torch.testing.assert_close(model(clip)[0], model.new_fc(x.mean(dim=(2, 3))).mean(dim=0))
+
+
+def test_non_local_blocks_need_bottlenecks() -> None:
+    for backbone in ("torchvision:mobilenet_v2", "torchvision:resnet18"):
+        with torch.device("meta"), pytest.raises(InputError, match="non_local takes ResNets of bottlenecks"):
+            build_tsm(backbone=backbone, non_local="dot_product")

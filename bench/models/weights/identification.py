@@ -136,8 +136,16 @@ def _variants(family: ModelEntry) -> list[ModelEntry]:
     return [entry for entry in MODELS if entry.family == family.name and entry is not family] or [family]
 
 
-def _similarity(entry: ModelEntry, shapes: Shapes) -> float:
-    """Share of layer names, ignoring numbers, that a file and a model have in common."""
+def _similarity(family: ModelEntry, shapes: Shapes) -> float:
+    """Share of layer names, ignoring numbers, that a file and a family have in common.
+
+    Variants on another kind of backbone have names of their own, as TSM on MobileNetV2 has.
+    """
+    kinds = {re.sub(r"\d+", "#", str(each.arguments.get("backbone"))): each for each in _variants(family)}
+    return max(_shared_names(entry, shapes) for entry in (family, *(kinds.values() if len(kinds) > 1 else ())))
+
+
+def _shared_names(entry: ModelEntry, shapes: Shapes) -> float:
     outline = _outline(entry, {})
     if outline is None:
         return 0.0

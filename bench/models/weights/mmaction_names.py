@@ -208,6 +208,46 @@ def _resnet_2d(given: Shapes) -> Iterable[Names]:
     yield {key: named.get(key, key) for key in given}
 
 
+INVERTED_BLOCK = r"^backbone\.layer(\d)\.(\d+)\.conv\.(\d)\.(net\.)?(conv|bn)\."
+
+
+def _mobilenet(given: Shapes) -> Iterable[Names]:
+    """MobileNetV2 with the shifts of TSM as torchvision numbers its layers."""
+    found = {key: match for key in given if (match := re.match(INVERTED_BLOCK, key))}
+    if not found:
+        return
+    last_layers: dict[tuple[int, int], int] = {}
+    for match in found.values():
+        place = int(match[1]), int(match[2])
+        last_layers[place] = max(last_layers.get(place, 0), int(match[3]))
+    numbers = {place: number for number, place in enumerate(sorted(last_layers), start=1)}
+    names = _renamed(
+        given,
+        (
+            (r"^backbone\.conv1\.conv\.", "base_model.features.0.0."),
+            (r"^backbone\.conv1\.bn\.", "base_model.features.0.1."),
+            (r"^backbone\.conv2\.conv\.", f"base_model.features.{len(numbers) + 1}.0."),
+            (r"^backbone\.conv2\.bn\.", f"base_model.features.{len(numbers) + 1}.1."),
+            (r"^cls_head\.fc_cls\.", "new_fc."),
+        ),
+    )
+    for key, match in found.items():
+        place = int(match[1]), int(match[2])
+        layer = inverted_layer(
+            int(match[3]), last=last_layers[place], shift=match[4] or "", is_norm=match[5] == "bn"
+        )
+        names[key] = f"base_model.features.{numbers[place]}.conv.{layer}.{key[match.end() :]}"
+    yield names
+
+
+def inverted_layer(number: int, *, last: int, shift: str, is_norm: bool) -> str:
+    """Return what torchvision names the convolution `number` of a block of MobileNetV2, or the norm behind it.
+
+    The last convolution and its norm stand alone there, the others are pairs; `shift` is the name of a wrapper.
+    """
+    return f"{number}.{shift}{int(is_norm)}" if number < last else str(number + is_norm)
+
+
 def _transformers(given: Shapes) -> Iterable[Names]:
     if _has(given, r"^backbone\.transformer_layers\.layers\.0\."):
         yield _renamed(given, (*TIMESFORMER, *(DIVIDED if _has(given, r"\.attentions\.1\.") else JOINT)))
@@ -230,5 +270,6 @@ TRANSLATIONS: tuple[Callable[[Shapes], Iterable[Names]], ...] = (
     _slowfast,
     _x3d,
     _resnet_2d,
+    _mobilenet,
     _transformers,
 )

@@ -122,7 +122,7 @@ _MMACTION2 = (
     (r"^neck\.", "mmaction2 TPN SlowOnly R50"),
     (r"\.tam\.", "mmaction2 TANet R50 dense"),
     (r"conv1\.conv\.net1\.", "mmaction2 TIN R50 K400"),
-    (r"conv1\.conv\.net\.", "mmaction2 TSM R50 K400"),
+    (r"conv1\.conv\.net\.|\.conv\.0\.net\.conv\.", "mmaction2 TSM R50 K400"),
     (r"conv1_s\.conv\.", "mmaction2 X3D S (ported)"),
     (r"conv_s\.", "mmaction2 R(2+1)D R34 8x8"),
     (r"layers\.\d\.blocks\.\d+\.attn\.relative_position_bias_table", "mmaction2 Swin"),

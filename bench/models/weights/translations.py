@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from bench.models.base import belongs_to
 from bench.models.weights.checkpoint import Shapes
 from bench.models.weights.mmaction_names import TRANSLATIONS as MMACTION2
-from bench.models.weights.mmaction_names import Names
+from bench.models.weights.mmaction_names import Names, inverted_layer
 
 WRAPPERS = ("module", "model", "backbone", "encoder", "encoder_q", "net", "network", "base_model", "video_model")
 """Modules that hold a whole model; their names may stand anywhere within a name."""
@@ -95,6 +95,30 @@ def _from_hassony2(key: str) -> str:
     key = re.sub(r"^(conv3d|mixed)_", lambda match: f"{match[1].capitalize()}_", key)
     key = key.replace(".batch3d.", ".bn.")
     return re.sub(r"\.branch_(\d)\.(?:(\d)\.)?", lambda m: f".b{m[1]}{'ab'[int(m[2])] if m[2] else ''}.", key)
+
+
+FLAT_INVERTED_BLOCK = r"^(base_model\.features\.\d+)\.conv\.(\d)\.(net\.)?(\w+)$"
+
+
+def _tsm_mobilenet(given: Shapes) -> Iterable[Names]:
+    """TSM's own MobileNetV2, whose blocks are one list of convolutions, norms and activations, nested as here.
+
+    There the shift wraps the first convolution of a block alone, here that convolution and its norm.
+    """
+    found = {key: match for key in given if (match := re.match(FLAT_INVERTED_BLOCK, key))}
+    last_layers: dict[str, int] = {}
+    for match in found.values():
+        last_layers[match[1]] = max(last_layers.get(match[1], 0), int(match[2]) // 3)
+    if max(last_layers.values(), default=0) < 2:  # also the names of torchvision's last layers have this form
+        return
+    shifted = {match[1] for match in found.values() if match[3]}
+    names = dict(zip(given, given, strict=True))
+    for key, match in found.items():
+        number, kind = divmod(int(match[2]), 3)
+        shift = "net." if number == 0 and match[1] in shifted else ""
+        layer = inverted_layer(number, last=last_layers[match[1]], shift=shift, is_norm=kind == 1)
+        names[key] = f"{match[1]}.conv.{layer}.{match[4]}"
+    yield names
 
 
 def _caffe2_pyslowfast(given: Shapes) -> Iterable[Names]:
@@ -239,6 +263,7 @@ TRANSLATIONS: tuple[Callable[[Shapes], Iterable[Names]], ...] = (
     *MMACTION2,
     _pyslowfast,
     _hassony2_i3d,
+    _tsm_mobilenet,
     _caffe2_pyslowfast,
     _vmz_caffe2,
 )
