@@ -106,12 +106,14 @@ def weights_get(
 
 
 def _show_checkpoint(found: "CheckpointFacts") -> None:
-    """Print what a file is, and how to load it."""
+    """Print what a file is, how to load it, and how to choose if several models have its weights."""
+    from bench.models.weights.identification import HOW_TO_CHOOSE
+
     facts = _checkpoint_as_dict(found)
     rows = [
         (name.replace("_", " "), value)
         for name, value in facts.items()
-        if name not in ("fits", "facts", "input_protocol")
+        if name not in ("fits", "undecided", "facts", "input_protocol")
     ]
     rows += [(name, value) for name, value in found.facts.items()]
     print_table(("", ""), [(name, _shown(name, value)) for name, value in rows if value not in (None, "", [])])
@@ -122,10 +124,16 @@ def _show_checkpoint(found: "CheckpointFacts") -> None:
         for name in fit.assumed:
             usual = fit.arguments.get(name, "the default")
             print_text(f"weights do not show {name} of {fit.model}: {usual} is usual, give another by --arg {name}=N")
+    for name, values in facts["undecided"].items():
+        listed = ", ".join(f"{value} in {model}" for model, value in values.items())
+        how = HOW_TO_CHOOSE.get(name, "take the model that was trained")
+        print_text(f"weights do not show {name}, which is {listed}; {how}")
 
 
 def _checkpoint_as_dict(found: "CheckpointFacts") -> dict[str, Any]:
     """Return the facts as plain data, for `--json`."""
+    from bench.models.weights.identification import undecided
+
     return {
         "path": str(found.path),
         "sha256": found.sha256,
@@ -152,6 +160,7 @@ def _checkpoint_as_dict(found: "CheckpointFacts") -> dict[str, Any]:
             }
             for fit in found.fits
         ],
+        "undecided": undecided(found.fits),
     }
 
 

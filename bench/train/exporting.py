@@ -23,7 +23,7 @@ from bench.models.groups import parameter_groups
 from bench.models.sources import torchvision_entries
 from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
 from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
-from bench.models.weights.identification import fits_of
+from bench.models.weights.identification import fits_of, undecided
 from bench.models.weights.mmaction_names import C3D_LAYERS as MMACTION_C3D_LAYERS
 from bench.models.weights.mmaction_names import TIN_LAYERS as MMACTION_TIN_LAYERS
 from bench.models.weights.safe_pickle import read_torch
@@ -79,6 +79,7 @@ class _Source:
     arguments: Mapping[str, Any]
     about: Mapping[str, Any]
     protocol: InputProtocol
+    notes: tuple[str, ...] = ()
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -120,7 +121,7 @@ def export_weights(
         arguments=source.arguments,
         tensors=len(source.state),
         epoch=source.epoch,
-        notes=tuple(notes),
+        notes=(*notes, *source.notes),
     )
 
 
@@ -132,7 +133,7 @@ def _read(path: Path, *, entry: str | None) -> _Source:
     if isinstance(about.get("notes"), Mapping):  # of an unfinished training
         rows = about.get("curves") or [{}]
         about |= {**about["notes"], "epoch": rows[-1].get("epoch", 0)}
-    name, arguments = _model_of(checkpoint, about)
+    name, arguments, notes = _model_of(checkpoint, about)
     model = create_model(name, weights=path, entry=checkpoint.entry or None, **arguments)
     head = getattr(model, "head_name", "") or ""
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
@@ -144,17 +145,24 @@ def _read(path: Path, *, entry: str | None) -> _Source:
         arguments={**arguments, **({} if classes is None else {"num_classes": classes})},
         about=about,
         protocol=protocol_of_checkpoint(checkpoint),
+        notes=notes,
     )
 
 
-def _model_of(checkpoint: Checkpoint, about: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of the model: those that a training here stored, else of the first model that fits."""
+def _model_of(checkpoint: Checkpoint, about: Mapping[str, Any]) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """Name and arguments of the model: those that a training here stored, else of the first model that fits.
+
+    If several fit, a note says in what they differ.
+    """
     if isinstance(about.get("model"), str) and isinstance(about.get("arguments"), Mapping):
-        return about["model"], {key: v for key, v in about["arguments"].items() if not key.endswith("_weights")}
+        return about["model"], {key: v for key, v in about["arguments"].items() if not key.endswith("_weights")}, ()
     fits = [fit for fit in fits_of(checkpoint) if fit.has_head]
     if not fits:
         raise WeightsError(f"{checkpoint.path} fits no model here with its classifier, so it cannot be exported")
-    return fits[0].model, dict(fits[0].arguments)
+    chosen, *others = fits
+    differences = ", ".join(undecided(fits))
+    note = f"the weights also fit {', '.join(fit.model for fit in others)}, which differ in {differences}"
+    return chosen.model, dict(chosen.arguments), (note,) if others and differences else ()
 
 
 def _for_3d_resnets(source: _Source) -> tuple[dict[str, Any], list[str]]:

@@ -2,16 +2,19 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from bench.cli.app import run_command
 from bench.core.errors import WeightsError
 from bench.models.factory import create_model
 from bench.models.weights.checkpoint import Checkpoint
 from bench.models.weights.identification import Fit, describe, fits_of, identify
+from bench.train.exporting import export_weights
 
 
 def checkpoint_of(shapes: dict[str, tuple[int, ...]]) -> Checkpoint:
@@ -158,3 +161,35 @@ def test_every_published_implementation_is_recognised(path: Path) -> None:
 def test_a_checkpoint_of_vbench_is_known_by_the_input_protocol_in_it(tmp_path, around, container):
     torch.save({**around, "state_dict": {"own.weight": torch.ones(3, 3)}}, tmp_path / "w.pt")
     assert identify(tmp_path / "w.pt").container == container
+
+
+def test_pyslowfast_s_config_in_a_file_names_the_affinity_of_its_non_local_blocks(assets: Path) -> None:
+    """Without a config, it is that of PySlowFast's own configs for this model."""
+    reference = json.loads((assets / "reference" / "peers" / "pyslowfast_c2d_nln_8x8_r50.json").read_text())
+    plain = checkpoint_of({key: tuple(shape) for key, shape in reference["state_dict"]})
+    for config, found in (
+        (None, "c2d_nln_r50 (num_classes=400)"),
+        ("NONLOCAL:\n  INSTANTIATION: softmax\n  POOL: []\n", "c2d_nln_r50 (num_classes=400)"),
+        ("NONLOCAL:\n  INSTANTIATION: dot_product\n", "c2d_nln_r50 (num_classes=400, non_local='dot_product')"),
+    ):
+        stored = {} if config is None else {"cfg": config}
+        checkpoint = replace(plain, container="PySlowFast", metadata={"epoch": 1, **stored})
+        assert found in map(describe, fits_of(checkpoint)), config
+
+
+def test_inspect_says_how_to_choose_between_models_with_the_same_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = {key: value.half() for key, value in create_model("tsm_nln_r50", num_classes=3).state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "w.pth")
+    assert run_command(["weights", "inspect", str(tmp_path / "w.pth"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["undecided"] == {
+        "non_local": {"tsm_nln_r50": "unscaled_softmax", "tsm_nln_dot_product_r50": "dot_product"}
+    }
+    assert run_command(["weights", "inspect", str(tmp_path / "w.pth")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "weights do not show non_local, which is" in shown
+    assert "dot_product in tsm_nln_dot_product_r50" in shown
+    assert "the config of the training names it" in shown
+    found = export_weights(tmp_path / "w.pth", to="safetensors", out=tmp_path / "w.safetensors")
+    assert "which differ in non_local" in " ".join(found.notes)

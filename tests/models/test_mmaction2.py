@@ -18,7 +18,7 @@ from torch import Tensor
 from bench.core.errors import ClipError
 from bench.models.factory import create_model
 from bench.models.weights.checkpoint import Checkpoint
-from bench.models.weights.identification import describe, fits_of, identify
+from bench.models.weights.identification import describe, fits_of, identify, undecided
 from bench.models.weights.translations import names_for
 
 Rename = Callable[[str], str]
@@ -298,9 +298,60 @@ def test_a_file_names_what_its_code_base_fixes_and_every_model_if_that_leaves_se
     name: str, rename: Rename, found: list[str]
 ) -> None:
     """MMAction2's I3D has the shapes of PyTorchVideo's and strides more; only the `gaussian` affinity is in weights."""
+    assert [describe(fit) for fit in fits_of(without_values(name, rename))] == found
+
+
+def without_values(name: str, rename: Rename, **about: Any) -> Checkpoint:
+    """The checkpoint that MMAction2 writes of such a model, on the meta device."""
     state = {rename(key): torch.empty(shape, device="meta") for key, shape in shapes_of(name).items()}
-    checkpoint = Checkpoint(path=Path("w.pth"), sha256="", n_bytes=0, container="MMAction2", state=state)
+    about = {"sha256": "", "metadata": {}, **about}
+    return Checkpoint(path=Path("w.pth"), n_bytes=0, container="MMAction2", state=state, **about)
+
+
+def test_what_no_weight_shows_is_named_with_the_value_of_each_model() -> None:
+    affinities = {"tsm_nln_dot_product_r50": "dot_product", "tsm_nln_r50": "unscaled_softmax"}
+    assert undecided(fits_of(without_values("tsm_nln_r50", of_tsm))) == {"non_local": affinities}
+    assert undecided(fits_of(without_values("tsm_nln_gaussian_r50", of_tsm))) == {}
+
+
+CONFIG = """
+model = dict(
+    backbone=dict(
+        depth=50,
+        non_local=((0, 0, 0), (1, 0, 1, 0), (1, 0, 1, 0, 1, 0), (0, 0, 0)),
+        non_local_cfg=dict({}norm_cfg=dict(requires_grad=True, type='BN3d'), sub_sample=True{}),
+        type='ResNetTSM'),
+    cls_head=dict(mode='fixed', num_classes=400))
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "rest", "found"),
+    [
+        ("mode='dot_product', ", ", use_scale=False", ["tsm_nln_dot_product_r50 (num_classes=400)"]),
+        ("mode='embedded_gaussian', ", ", use_scale=False", ["tsm_nln_r50 (num_classes=400)"]),
+        ("", ", use_scale=False", ["tsm_nln_r50 (num_classes=400)"]),
+        # An embedded Gaussian is scaled unless the config says not; no variant here is of that kind.
+        (
+            "",
+            "",
+            [
+                "tsm_nln_dot_product_r50 (num_classes=400, non_local='softmax')",
+                "tsm_nln_r50 (num_classes=400, non_local='softmax')",
+            ],
+        ),
+    ],
+)
+def test_the_config_in_a_file_decides_what_no_weight_shows(mode: str, rest: str, found: list[str]) -> None:
+    metadata = {"meta": {"cfg": CONFIG.format(mode, rest), "epoch": 50}}
+    checkpoint = without_values("tsm_nln_r50", of_tsm, metadata=metadata)
     assert [describe(fit) for fit in fits_of(checkpoint)] == found
+
+
+def test_a_published_file_is_the_model_that_its_publisher_names() -> None:
+    """The file names of MMAction2 hold the first digits of the hash, here those of TSM with dot products."""
+    checkpoint = without_values("tsm_nln_r50", of_tsm, sha256="108bfde5" + 56 * "0")
+    assert [fit.model for fit in fits_of(checkpoint)] == ["tsm_nln_dot_product_r50"]
 
 
 def test_sizes_that_weights_leave_open_are_listed_as_assumed(tmp_path: Path) -> None:

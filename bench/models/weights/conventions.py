@@ -20,26 +20,55 @@ PUBLISHED: Mapping[str, Arguments] = {
 """By family, what PySlowFast and PyTorchVideo fix; families that are not here have nothing to fix."""
 
 PYSLOWFAST_AFFINITIES = {"slow": "dot_product", "slowfast": "dot_product", "c2d": "softmax", "i3d_resnet": "softmax"}
+"""By family, the affinity of the non-local blocks in PySlowFast's own configs."""
+
+WITH_NON_LOCAL = (*PYSLOWFAST_AFFINITIES, "tsm")
+NON_LOCAL_CONFIG = r"non_local_cfg=dict\(((?:[^()]|\([^()]*\))*)\)"
 
 
 def fixed_arguments(checkpoint: Checkpoint, family: str) -> Arguments:
     """Return the arguments of `family` that the code base of `checkpoint` fixes; none if the code is not known.
 
+    The affinity of non-local blocks is that of the training's config if the file holds it.
     Files with the names of PyTorchVideo are its own only if they also have its wrapper: models here share its names.
     """
     container = checkpoint.container
     if is_of_vbench(checkpoint):
         return {}
+    stated = _stated_affinity(checkpoint) if family in WITH_NON_LOCAL else None
     if container == "MMAction2":
         of_family = MMACTION2.get(family)
-        return of_family(checkpoint.shapes) if of_family else {}
+        fixed = of_family(checkpoint.shapes) if of_family else {}
+        return {**fixed, **({"non_local": stated} if stated else {})}
     if container == "PyTorchVideo" and checkpoint.entry == "model_state":
         return dict(PUBLISHED.get(family, {}))
     if container.startswith("PySlowFast"):
-        affinity = PYSLOWFAST_AFFINITIES.get(family) if _has(checkpoint.shapes, r"nonlocal") else None
+        usual = PYSLOWFAST_AFFINITIES.get(family) if _has(checkpoint.shapes, r"nonlocal") else None
+        affinity = stated or usual
         fixed = {**PUBLISHED.get(family, {}), **({"non_local": affinity} if affinity else {})}
         return fixed | ({"pooling": "mean"} if family == "mvitv2" and widens_in_mlp(checkpoint.shapes) else {})
     return {}
+
+
+def _stated_affinity(checkpoint: Checkpoint) -> str | None:
+    """Return the affinity of the non-local blocks in a file by the config in it; None without such blocks or config.
+
+    PySlowFast stores its config as YAML, MMAction2 as Python; there an embedded Gaussian is scaled unless it says not.
+    """
+    if not _has(checkpoint.shapes, r"non_?local"):
+        return None
+    meta = checkpoint.metadata.get("meta")
+    config = meta.get("cfg") if isinstance(meta, Mapping) else checkpoint.metadata.get("cfg")
+    if not isinstance(config, str):
+        return None
+    if found := re.search(r"\bINSTANTIATION:\s*['\"]?(\w+)", config):
+        return found[1]
+    if not (found := re.search(NON_LOCAL_CONFIG, config)):
+        return None
+    mode = re.search(r"\bmode=['\"](\w+)", found[1])
+    if mode is not None and mode[1] != "embedded_gaussian":
+        return mode[1]
+    return "unscaled_softmax" if re.search(r"\buse_scale=False", found[1]) else "softmax"
 
 
 def widens_in_mlp(shapes: Shapes) -> bool:

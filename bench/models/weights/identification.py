@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -23,6 +23,7 @@ from bench.models.weights.checkpoint_protocol import is_of_vbench, protocol_of_c
 from bench.models.weights.conventions import fixed_arguments, widens_in_mlp
 from bench.models.weights.matching import implausible
 from bench.models.weights.translations import names_for, renamings, rows_of
+from bench.reference.zoo_files import ZooFile, zoo_files
 
 DEPTHS = (10, 18, 34, 50, 101, 121, 152, 169, 200, 201, 264)
 """Depths to try if a family has an argument `depth` and none of its variants fits."""
@@ -40,6 +41,7 @@ class Fit:
 
     `has_head` is False if the file lacks the classifier and nothing else. `assumed` are arguments that weights leave
     open and that have their usual value, such as the attention heads of a transformer that is no variant here.
+    `settings` are all arguments of the model, defaults included, its family and its default clip.
     """
 
     model: str
@@ -47,14 +49,16 @@ class Fit:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     has_head: bool = True
     assumed: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFacts:
     """What a checkpoint file is. `fits` is empty if no model here has its weights.
 
-    Several fits differ in what weights do not show, such as strides or the frames of a clip. `problem` is why the
-    weights cannot be right, such as NaN values, or empty. `input_protocol` is what is known about their input.
+    Several fits differ in what weights do not show, such as strides or the frames of a clip; see `undecided`.
+    `problem` is why the weights cannot be right, such as NaN values, or empty. `input_protocol` is what is known about
+    their input.
     """
 
     path: Path
@@ -110,8 +114,29 @@ def describe(fit: Fit) -> str:
     return f"{fit.model} ({', '.join(given)})" if given else fit.model
 
 
+HOW_TO_CHOOSE = {
+    "non_local": "the config of the training names it: mode in non_local_cfg (MMAction2), NONLOCAL.INSTANTIATION "
+    "(PySlowFast)",
+    "clip": "take the model of the clip that it was trained with",
+}
+"""How a user finds out what weights do not show, by argument."""
+
+
+def undecided(fits: Sequence[Fit]) -> dict[str, dict[str, Any]]:
+    """Return the arguments in which the fits of one file differ, with the value of each model: weights show none.
+
+    `clip` is the default clip of the models, `family` their family. Empty if there is one fit.
+    """
+    names = dict.fromkeys(name for fit in fits for name in fit.settings)
+    values = {name: {fit.model: fit.settings.get(name) for fit in fits} for name in names}
+    return {name: of_fits for name, of_fits in values.items() if len(set(map(repr, of_fits.values()))) > 1}
+
+
 def fits_of(checkpoint: Checkpoint) -> tuple[Fit, ...]:
-    """Return every registered model that has exactly the file's weights; if there is none, those of torchvision."""
+    """Return every registered model that has exactly the file's weights; if there is none, those of torchvision.
+
+    Of several, the one that a published file with the hash of this file has.
+    """
     shapes = {key: shape for key, shape in checkpoint.shapes.items() if not is_batch_count(key)}
     families = [entry for entry in MODELS if entry.name == entry.family and _similarity(entry, shapes) >= SIMILAR]
     families.sort(key=lambda family: family.name in LISTED_LAST)
@@ -121,7 +146,13 @@ def fits_of(checkpoint: Checkpoint) -> tuple[Fit, ...]:
     fits = fits or [
         fit for family in families if (fit := _fit_by_geometry(family, shapes, fixed[family.name])) is not None
     ]
-    return tuple(fits or [fit for entry in torchvision_entries() if (fit := _fit(entry, shapes, {}))])
+    fits = fits or [fit for entry in torchvision_entries() if (fit := _fit(entry, shapes, {}))]
+    known = {file.model for file in zoo_files() if file.hash_kind == "sha256" and _has_hash(checkpoint, file)}
+    return tuple([fit for fit in fits if fit.model in known] or fits)
+
+
+def _has_hash(checkpoint: Checkpoint, file: ZooFile) -> bool:
+    return bool(file.printed_hash) and checkpoint.sha256.startswith(file.printed_hash)
 
 
 def _fewest_arguments(family: ModelEntry, shapes: Shapes, fixed: Mapping[str, Any]) -> list[Fit]:
@@ -198,7 +229,14 @@ def _fit(entry: ModelEntry, shapes: Shapes, fixed: Mapping[str, Any], **asked: A
         "pos_embed" in pair.target and "tubelet" in entry.arguments
     )
     assumed = ("frames", "size") if is_joint and arguments.keys() & {"frames", "size"} else ()
-    return Fit(model=entry.name, family=entry.family, arguments=arguments, has_head=not absent, assumed=assumed)
+    return Fit(
+        model=entry.name,
+        family=entry.family,
+        arguments=arguments,
+        has_head=not absent,
+        assumed=assumed,
+        settings={"family": entry.family, **entry.arguments, "clip": entry.clip, **arguments},
+    )
 
 
 def _pair(entry: ModelEntry, shapes: Shapes, arguments: Mapping[str, Any]) -> "ShapePair | None":
