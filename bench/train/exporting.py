@@ -5,7 +5,6 @@ code base would read is checked by reading the new names back.
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -24,8 +23,7 @@ from bench.models.sources import torchvision_entries
 from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
 from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
 from bench.models.weights.identification import fits_of, undecided
-from bench.models.weights.mmaction_names import C3D_LAYERS as MMACTION_C3D_LAYERS
-from bench.models.weights.mmaction_names import TIN_LAYERS as MMACTION_TIN_LAYERS
+from bench.models.weights.mmaction_export import to_mmaction2
 from bench.models.weights.safe_pickle import read_torch
 from bench.models.weights.translations import names_for, rows_of
 from bench.train.checkpointing import save_torch, written_whole
@@ -253,63 +251,20 @@ def _for_torchvision(source: _Source) -> tuple[dict[str, Any], list[str]]:
 
 def _for_mmaction2(source: _Source) -> tuple[dict[str, Any], list[str]]:
     """`{meta, state_dict}` under the names of MMAction2's recognizers; MMEngine loads it by `load_from`."""
-    rename = _MMACTION2.get(source.entry.family)
-    if rename is None:
-        known = ", ".join(_MMACTION2)
-        raise WeightsError(f"{source.entry.name} has no counterpart in MMAction2 known here; these have one: {known}")
-    state = {rename(key): value for key, value in source.state.items()}
     own = {key: tuple(value.shape) for key, value in source.state.items()}
-    back = names_for({key: tuple(value.shape) for key, value in state.items()}, own)
-    if len(state) != len(own) or [back[rename(key)] for key in own] != list(own):
+    try:
+        names = to_mmaction2(source.entry.family, own, {**source.entry.arguments, **source.arguments})
+    except WeightsError as error:
+        raise WeightsError(f"{source.entry.name} cannot be exported to MMAction2: {error}") from None
+    back = names_for({names[key]: shape for key, shape in own.items()}, own)
+    if len(back) != len(own) or any(back[names[key]] != key for key in own):
         raise WeightsError(f"the weights of {source.entry.name} with {source.arguments} have no names in MMAction2")
     classes = source.protocol.classes
     meta: dict[str, Any] = {"epoch": source.epoch, "exported_by": "vbench"}
     meta |= {"dataset_meta": {"classes": list(classes)}} if classes else {}
+    state = {names[key]: value for key, value in source.state.items()}
     content = {"meta": meta, "state_dict": state, "input_protocol": source.protocol.as_stored()}
     return content, ["load it there by `load_from = FILE`; optimizer and schedule start from the beginning"]
-
-
-def _to_mmaction2_c3d(key: str) -> str:
-    layer, _, kind = key.rpartition(".")
-    return f"{_C3D_LAYERS.get(layer, layer)}.{kind}"
-
-
-_C3D_LAYERS = {ours: theirs for theirs, ours in MMACTION_C3D_LAYERS.items()}
-
-
-def _to_mmaction2_slow(key: str) -> str:
-    key = re.sub(r"^blocks\.5\.proj\.", "cls_head.fc_cls.", key)
-    key = re.sub(r"^blocks\.0\.conv\.", "backbone.conv1.conv.", key)
-    key = re.sub(r"^blocks\.0\.norm\.", "backbone.conv1.bn.", key)
-    key = re.sub(r"^blocks\.(\d)\.res_blocks\.(\d+)\.", r"backbone.layer\1.\2.", key)
-    key = key.replace(".branch1_conv.", ".downsample.conv.").replace(".branch1_norm.", ".downsample.bn.")
-    return re.sub(
-        r"\.branch2\.(conv|norm)_([abc])\.",
-        lambda m: f".conv{'abc'.index(m[2]) + 1}.{'conv' if m[1] == 'conv' else 'bn'}.",
-        key,
-    )
-
-
-def _to_mmaction2_2d(key: str) -> str:
-    key = re.sub(r"^(new_fc|fc)\.", "cls_head.fc_cls.", key)
-    key = re.sub(r"^(base_model|backbone)\.", "backbone.", key)
-    key = re.sub(r"\.downsample\.0\.", ".downsample.conv.", key)
-    key = re.sub(r"\.downsample\.1\.", ".downsample.bn.", key)
-    key = re.sub(r"\.conv(\d)\.(?!conv|bn)", r".conv\1.conv.", key)
-    key = re.sub(r"\.bn(\d)\.", r".conv\1.bn.", key)
-    for theirs, ours in MMACTION_TIN_LAYERS.items():
-        key = key.replace(ours, theirs)
-    return key
-
-
-_MMACTION2: Mapping[str, Callable[[str], str]] = {
-    "c3d": _to_mmaction2_c3d,
-    "slow": _to_mmaction2_slow,
-    "tsm": _to_mmaction2_2d,
-    "tanet": _to_mmaction2_2d,
-    "tin": _to_mmaction2_2d,
-    "cnn_pool": _to_mmaction2_2d,
-}
 
 
 def _for_safetensors(source: _Source) -> tuple[dict[str, Any], list[str]]:

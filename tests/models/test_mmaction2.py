@@ -4,6 +4,7 @@ MMAction2's code was run once on weights and clips made by the rule below; only 
 weights are derived here from ours, independently of the renaming that is tested.
 """
 
+import json
 import re
 import zlib
 from collections.abc import Callable
@@ -15,10 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.core.errors import ClipError
+from bench.core.errors import ClipError, WeightsError
+from bench.core.registry import MODELS
 from bench.models.factory import create_model
 from bench.models.weights.checkpoint import Checkpoint
 from bench.models.weights.identification import describe, fits_of, identify, undecided
+from bench.models.weights.mmaction_export import FAMILIES, to_mmaction2
 from bench.models.weights.translations import names_for
 
 Rename = Callable[[str], str]
@@ -197,6 +200,81 @@ def test_every_weight_of_mmaction2_lands_where_it_belongs(name: str) -> None:
     expected = {rename(key): key for key in target}
     assert len(expected) == len(target)
     assert names_for({theirs: target[ours] for theirs, ours in expected.items()}, target) == expected
+
+
+@pytest.mark.parametrize("name", RENAMES)
+def test_an_exported_weight_has_the_name_that_mmaction2_gives_it(name: str) -> None:
+    arguments, rename = RENAMES[name]
+    target, entry = shapes_of(name, **arguments), MODELS.get(name)
+    names = to_mmaction2(entry.family, target, {**entry.arguments, **arguments})
+    assert names == {key: rename(key) for key in target}
+
+
+OF_EACH_FAMILY: list[tuple[str, dict[str, Any]]] = [
+    ("c3d", {}),
+    ("slow_r50", {}),
+    ("slow_nln_r50", {"non_local_form": "mmaction2"}),
+    ("i3d_nln_dot_product_r50_32x2", {}),
+    ("ir_csn_r50", {}),
+    ("slowfast_clip_r50", {}),
+    ("slowfast_r50", {}),
+    ("x3d_xs", {"shortcut_norm": True}),
+    ("r2plus1d_r34", {}),
+    ("c2d_frames_r50", {}),
+    ("cnn_pool", {}),
+    ("tsm_r101", {}),
+    ("tsm_nln_gaussian_r50", {}),
+    ("tsm_mobilenetv2", {}),
+    ("tanet_r50", {}),
+    ("tin_r50_16", {}),
+    ("tpn_slow_r50", {}),
+    ("tpn_tsm_r50", {}),
+    ("timesformer_b_8x32", {}),
+    ("timesformer_joint_8x32", {}),
+    ("timesformer_space_8x32", {}),
+    ("mvitv2_b_32x3", {}),
+    ("videomae_s", {"stored_positions": True}),
+    ("videomaev2_s", {"stored_positions": True}),
+    ("video_swin_t", {}),
+    ("uniformer_s_16x4", {}),
+    ("uniformerv2_b16_8", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), OF_EACH_FAMILY)
+def test_exported_names_are_mmaction2_s_and_come_back(name: str, arguments: dict[str, Any]) -> None:
+    target, entry = shapes_of(name, **arguments), MODELS.get(name)
+    names = to_mmaction2(entry.family, target, {**entry.arguments, **arguments})
+    assert {key.partition(".")[0] for key in names.values()} <= {"backbone", "neck", "cls_head"}
+    back = names_for({names[key]: shape for key, shape in target.items()}, target)
+    assert back == {theirs: ours for ours, theirs in names.items()}
+
+
+def test_every_family_of_mmaction2_is_tried() -> None:
+    assert {MODELS.get(name).family for name, _ in OF_EACH_FAMILY} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("peer", ["mmaction2_tanet_r50_1x1x8", "mmaction2_tpn_slowonly_r50_8x8x1"])
+def test_exported_names_are_those_of_mmaction2_s_own_models(peer: str, assets: Path) -> None:
+    published = json.loads((assets / "reference" / "peers" / f"{peer}.json").read_text())
+    name = {"mmaction2_tanet_r50_1x1x8": "tanet_r50"}.get(peer, "tpn_slow_r50")
+    target, entry = shapes_of(name, num_classes=published["classes"]), MODELS.get(name)
+    names = to_mmaction2(entry.family, target, entry.arguments)
+    assert {names[key]: list(shape) for key, shape in target.items()} == dict(published["state_dict"])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("slow_nln_r50", "non-local blocks of PySlowFast"),
+        ("x3d_s", "whose first shortcut has no norm"),
+        ("hiera_tiny_16x224", "hiera has no counterpart in MMAction2"),
+    ],
+)
+def test_a_form_that_mmaction2_does_not_have_is_not_exported_to_it(name: str, reason: str) -> None:
+    entry = MODELS.get(name)
+    with pytest.raises(WeightsError, match=reason):
+        to_mmaction2(entry.family, shapes_of(name), entry.arguments)
 
 
 def file_of(path: Path, name: str, rename: Rename, **arguments: Any) -> Path:

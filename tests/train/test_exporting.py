@@ -159,7 +159,16 @@ def test_mmaction2_s_names_are_those_of_its_own_tsm(tmp_path, assets):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("c3d", marks=pytest.mark.slow), "slow_r50", "cnn_pool", "tin_r50", "tanet_r50"]
+    "name",
+    [
+        pytest.param("c3d", marks=pytest.mark.slow),
+        pytest.param("tsm_nln_dot_product_r50", marks=pytest.mark.slow),
+        "slow_r50",
+        "cnn_pool",
+        "tin_r50",
+        "tanet_r50",
+        "tsm_mobilenetv2",
+    ],
 )
 def test_what_is_exported_to_mmaction2_comes_back_the_same(tmp_path, name):
     torch.manual_seed(0)
@@ -190,7 +199,7 @@ def test_torchvision_loads_what_is_exported_to_it(tmp_path):
     [
         ("mmaction", InputError, "did you mean: mmaction2"),
         ("torchvision", WeightsError, "torchvision has no model with the weights of resnet3d_10"),
-        ("mmaction2", WeightsError, "resnet3d_10 has no counterpart in MMAction2 known here"),
+        ("mmaction2", WeightsError, "resnet3d_10 cannot be exported to MMAction2: resnet3d has no counterpart"),
     ],
 )
 def test_what_cannot_be_exported_is_an_error(tmp_path, to, error, told):

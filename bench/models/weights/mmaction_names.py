@@ -110,9 +110,10 @@ UNIFORMERV2: Rules = (
 )
 
 
-def _renamed(given: Shapes, rules: Rules) -> Names:
+def renamed(keys: Iterable[str], rules: Rules) -> Names:
+    """Return the name of every key after all rules."""
     names = {}
-    for key in given:
+    for key in keys:
         name = key
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
@@ -146,12 +147,12 @@ def _resnet_3d(given: Shapes) -> Iterable[Names]:
     if is_csn:
         middle = POINTWISE_DEPTHWISE if _has(given, r"\.conv2\.1\.conv\.") else DEPTHWISE
     if _has_pyramid(given):
-        names = _renamed(given, (*_stages(pool_after=None), *middle, *BOTTLENECK))
+        names = renamed(given, (*_stages(pool_after=None), *middle, *BOTTLENECK))
         named = {key: f"backbone.{name}" if name.startswith("blocks.") else name for key, name in names.items()}
         yield named | {key: key.replace("cls_head.fc_cls.", "fc.") for key in given if key.startswith("cls_head.")}
         return
     for pool_after in (None,) if is_csn else (None, 1):
-        yield _renamed(given, (*_stages(pool_after=pool_after), *middle, *BOTTLENECK, *NON_LOCAL))
+        yield renamed(given, (*_stages(pool_after=pool_after), *middle, *BOTTLENECK, *NON_LOCAL))
 
 
 def _stages(*, pool_after: int | None) -> Rules:
@@ -184,12 +185,12 @@ def _slowfast(given: Shapes) -> Iterable[Names]:
         rules.append((rf"^backbone\.{path}_path\.conv1\.bn\.", f"{stem}.norm."))
         stage = rf"blocks.\1.multipathway_blocks.{index}.res_blocks.\2."
         rules.append((rf"^backbone\.{path}_path\.layer(\d)\.(\d+)\.", stage))
-    yield _renamed(given, (*rules, *PLAIN, *BOTTLENECK))
+    yield renamed(given, (*rules, *PLAIN, *BOTTLENECK))
 
 
 def _x3d(given: Shapes) -> Iterable[Names]:
     if "backbone.conv1_s.conv.weight" in given:
-        yield _renamed(given, X3D)
+        yield renamed(given, X3D)
 
 
 def _resnet_2d(given: Shapes) -> Iterable[Names]:
@@ -203,8 +204,8 @@ def _resnet_2d(given: Shapes) -> Iterable[Names]:
     is_authors = any(key.endswith(marks) for key in given)
     body, head = ("base_model", "new_fc") if is_authors and not _has_pyramid(given) else ("backbone", "fc")
     heads = ((r"^cls_head\.fc_cls\.", f"{head}."), (r"^backbone\.", f"{body}."))
-    renamed = {key: shape for key, shape in given.items() if not key.startswith("neck.")}
-    named = _renamed(renamed, (*heads, *RESNET, *TIN, *NON_LOCAL))
+    without_pyramid = [key for key in given if not key.startswith("neck.")]
+    named = renamed(without_pyramid, (*heads, *RESNET, *TIN, *NON_LOCAL))
     yield {key: named.get(key, key) for key in given}
 
 
@@ -221,7 +222,7 @@ def _mobilenet(given: Shapes) -> Iterable[Names]:
         place = int(match[1]), int(match[2])
         last_layers[place] = max(last_layers.get(place, 0), int(match[3]))
     numbers = {place: number for number, place in enumerate(sorted(last_layers), start=1)}
-    names = _renamed(
+    names = renamed(
         given,
         (
             (r"^backbone\.conv1\.conv\.", "base_model.features.0.0."),
@@ -250,14 +251,14 @@ def inverted_layer(number: int, *, last: int, shift: str, is_norm: bool) -> str:
 
 def _transformers(given: Shapes) -> Iterable[Names]:
     if _has(given, r"^backbone\.transformer_layers\.layers\.0\."):
-        yield _renamed(given, (*TIMESFORMER, *(DIVIDED if _has(given, r"\.attentions\.1\.") else JOINT)))
+        yield renamed(given, (*TIMESFORMER, *(DIVIDED if _has(given, r"\.attentions\.1\.") else JOINT)))
     elif "backbone.blocks.0.attn.pool_k.weight" in given:
-        yield _renamed(given, ((r"^cls_head\.fc_cls\.", "head.projection."), (r"^backbone\.norm\d\.", "norm."), *VIT))
+        yield renamed(given, ((r"^cls_head\.fc_cls\.", "head.projection."), (r"^backbone\.norm\d\.", "norm."), *VIT))
     elif _has(given, r"^backbone\.transformer\.resblocks\."):
-        yield _renamed(given, UNIFORMERV2)
+        yield renamed(given, UNIFORMERV2)
     elif _has(given, r"^backbone\.(layers\.0\.blocks\.0\.attn\.relative_position_bias_table|blocks1?\.0\.)"):
         # Video Swin, also of its authors, UniFormer and VideoMAE; MMAction2 numbers the last norm by its stage.
-        yield _renamed(given, ((r"^backbone\.norm\d\.", "norm."), *VIT[:2], *(VIT[2:] if _is_vit(given) else ())))
+        yield renamed(given, ((r"^backbone\.norm\d\.", "norm."), *VIT[:2], *(VIT[2:] if _is_vit(given) else ())))
 
 
 def _is_vit(given: Shapes) -> bool:
