@@ -37,6 +37,7 @@ def create_model(
     num_classes: int | None = None,
     weights: str | PathLike[str] | None = None,
     entry: str | None = None,
+    needs_head: bool = True,
     device: str | torch.device | None = None,
     pretrained: bool = False,
     in_chans: int | None = None,
@@ -48,7 +49,7 @@ def create_model(
 
     `num_classes` None is what the head in `weights` has, else the model's own default. `entry` is the place of the
     weights in a file that holds several (`read_checkpoint`). What was loaded is in the model's `weights_report`, a
-    `LoadReport`. Under `torch.device("meta")`, or with `device="meta"`, nothing is allocated. `pretrained` asks
+    `LoadReport`. With `needs_head=False`, a classifier that the file lacks, or has in another form, stays random. Under `torch.device("meta")`, or with `device="meta"`, nothing is allocated. `pretrained` asks
     torchvision or timm for the published weights that it prefers.
 
     A model of the user may take `(B, T, C, H, W)`. With `layout="BTCHW"`, or this as an attribute of the model or its
@@ -76,7 +77,8 @@ def create_model(
     with build_on_meta() if is_meta else contextlib.nullcontext():
         model = _build(model_entry, given)
         if weights is not None:
-            model = _with_weights(model_entry, given, model, read_checkpoint(weights, entry=entry))
+            checkpoint = read_checkpoint(weights, entry=entry)
+            model = _with_weights(model_entry, given, model, checkpoint, needs_head=needs_head)
     return model if device is None or is_meta else model.to(device)
 
 
@@ -235,7 +237,9 @@ def _parts_of(protocol: InputProtocol | Mapping[str, Any] | None) -> Mapping[str
     return protocol.parts if isinstance(protocol, InputProtocol) else protocol or {}
 
 
-def _with_weights(entry: ModelEntry, given: Mapping[str, Any], model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
+def _with_weights(
+    entry: ModelEntry, given: Mapping[str, Any], model: nn.Module, checkpoint: Checkpoint, *, needs_head: bool
+) -> nn.Module:
     """Return `model` with weights, rebuilt with what the file shows and the caller left open.
 
     That is the number of classes, and what the code base of the file fixes, such as strides.
@@ -247,7 +251,7 @@ def _with_weights(entry: ModelEntry, given: Mapping[str, Any], model: nn.Module,
     shown = {name: value for name, value in shown.items() if name not in given and entry.arguments[name] != value}
     if shown:
         model = _build(entry, {**shown, **given})
-    model.__dict__["weights_report"] = load_checkpoint(model, checkpoint)
+    model.__dict__["weights_report"] = load_checkpoint(model, checkpoint, needs_head=needs_head)
     return model
 
 

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -438,10 +438,10 @@ class ScoredVideos:
         self.unread = [UnreadVideo(position=place, id=id_, reason=why) for place, id_, why in unread]
 
 
-def state_hash(model: nn.Module) -> str:
-    """12 hex digits over all parameters and buffers of `model`, with their names, shapes and types."""
+def state_hash(model: nn.Module, *, without: Collection[str] = ()) -> str:
+    """12 hex digits over all parameters and buffers of `model` but `without`, with their names, shapes and types."""
     total = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted((name, each) for name, each in model.state_dict().items() if name not in without):
         total.update(f"\0{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\n".encode())
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()[:12]

@@ -9,15 +9,19 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from bench.core.errors import TrainingError
+from bench.core.errors import InputError, TrainingError
 from bench.core.input_protocol import InputProtocol
 from bench.data.clip_batches import UnreadVideo
 from bench.data.collection import AnnotationWarning, open_dataset
+from bench.models.weights.load_report import require_trained_features
 from bench.train.accuracy_protocol import training_notes
 from bench.train.checkpointing import written_whole
 from bench.train.evaluating import state_hash
 from bench.train.feature_store import StoredFeatures, take_features
 from bench.train.inference import prepared
+
+
+ENDINGS = (".parquet", ".pq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +51,31 @@ def features_of_dataset(
 ) -> FeatureTable:
     """Write what the classifier reads of every video of a split, averaged over the views, to the Parquet file `out`.
 
-    `options` are the data set's. Until the file is whole, the features lie in the folder `OUT.unfinished`: after a
-    kill, the same call goes on there. Raises TrainingError if no video can be read, InputError if the model has no
-    classifier.
+    `options` are the data set's. The classifier itself is not used: `weights` may lack it or have another one. Until
+    the file is whole, the features lie in the folder `OUT.unfinished`: after a kill, the same call goes on there.
+    Raises TrainingError if no video can be read, InputError if the model has no classifier, if `weights` lacks
+    anything else, or if `out` has the ending of another format.
     """
+    if out.suffix.lower() not in ENDINGS:
+        raise InputError(f"{out}: features are written as Parquet; give a name that ends in {' or '.join(ENDINGS)}")
     videos = open_dataset(dataset, root=root, split=split, **(options or {}))
     if videos.missing_warning:
         warnings.warn(videos.missing_warning, AnnotationWarning, stacklevel=2)
     arguments = arguments or {}
     built, settings = prepared(
-        model, weights=weights, entry=entry, clip=clip, views=views, given=given, arguments=arguments
+        model,
+        weights=weights,
+        entry=entry,
+        clip=clip,
+        views=views,
+        given=given,
+        arguments=arguments,
+        needs_head=False,
     )
-    about = {**training_notes(built, name=model, arguments=arguments, weights=None), "state": state_hash(built)}
+    require_trained_features(built)
+    # A classifier that the file lacks is drawn at random: it must not decide whether a killed command goes on.
+    state = state_hash(built, without=built.__dict__["weights_report"].fresh)
+    about = {**training_notes(built, name=model, arguments=arguments, weights=None), "state": state}
     unfinished = out.with_name(f"{out.name}.unfinished")
     try:
         stored = take_features(built, videos, settings, folder=unfinished, about=about, per_view=False)

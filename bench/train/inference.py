@@ -137,15 +137,19 @@ def prepared(
     views: str,
     given: InputProtocol | None,
     arguments: Mapping[str, Any],
+    needs_head: bool = True,
 ) -> tuple[nn.Module, InferenceSettings]:
-    """Return the model on the best device of this machine, and its settings. `clip` wins over the checkpoint's."""
+    """Return the model on the best device of this machine, and its settings. `clip` wins over the checkpoint's.
+
+    See `create_model` for `needs_head`.
+    """
     given = given or InputProtocol()
     try:
         chosen_views = views_from_text(views)
     except ValueError as error:
         raise InputError(f"views: {error}, found {views!r}") from None
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    built = create_model(model, weights=weights, entry=entry, **arguments).to(device).eval()
+    built = create_model(model, weights=weights, entry=entry, needs_head=needs_head, **arguments).to(device).eval()
     default = clip_from_text(find_model(model).clip)
     chosen = clip_from_text(clip) if clip else given.over(checkpoint_protocol(built)).clip_over(default)
     protocol = evaluation_protocol(built, given, clip=chosen, default_clip=default)

@@ -8,6 +8,7 @@ from torch import nn
 
 from bench.core.errors import InputError
 from bench.core.input_protocol import InputProtocol
+from bench.models.base import belongs_to, head_name_of
 
 LISTED = 5
 """How many names a warning lists."""
@@ -50,6 +51,19 @@ def require_trained(model: nn.Module) -> None:
         raise InputError("the model has only its random initial weights; name a file of weights")
     if report.fresh:
         raise InputError(report.warnings[0])
+
+
+def require_trained_features(model: nn.Module) -> None:
+    """Raise InputError if weights other than those of the classifier were not in the file that `model` was loaded from.
+
+    The features of such a model would be random. A model without a file of weights is not refused.
+    """
+    report: LoadReport | None = model.__dict__.get("weights_report")
+    head = head_name_of(model)
+    fresh = [] if report is None else [key for key in report.fresh if not belongs_to(key, head)]
+    if report is not None and fresh:
+        names = ", ".join(fresh[:LISTED]) + (", …" if len(fresh) > LISTED else "")
+        raise InputError(f"{report.path} lacks {len(fresh)} weights that the features are computed with: {names}")
 
 
 def _warnings(report: LoadReport) -> Iterable[str]:

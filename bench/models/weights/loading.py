@@ -20,10 +20,10 @@ def load_weights(model: nn.Module, path: str | PathLike[str], *, entry: str | No
     return load_checkpoint(model, read_checkpoint(path, entry=entry))
 
 
-def load_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
-    """Load what `read_checkpoint` read; see `load_weights`."""
+def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, needs_head: bool = True) -> LoadReport:
+    """Load what `read_checkpoint` read; see `load_weights`, and `copy_weights` for `needs_head`."""
     try:
-        return copy_weights(model, checkpoint)
+        return copy_weights(model, checkpoint, needs_head=needs_head)
     except MisfitError as error:
         fits = fits_of(checkpoint)
         if fits:

@@ -33,15 +33,22 @@ class Difference:
     def is_none(self) -> bool:
         return not (self.missing or self.unexpected or self.reshaped)
 
+    def without(self, module: str) -> "Difference":
+        """Return what remains if the weights of `module` do not count."""
+        kinds = (self.missing, self.unexpected, self.reshaped)
+        missing, unexpected, reshaped = (tuple(key for key in keys if not belongs_to(key, module)) for keys in kinds)
+        return Difference(missing=missing, unexpected=unexpected, reshaped=reshaped)
+
 
 class MisfitError(WeightsError):
     """The names or shapes of a checkpoint are not those of the model."""
 
 
-def copy_weights(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
+def copy_weights(model: nn.Module, checkpoint: Checkpoint, *, needs_head: bool = True) -> LoadReport:
     """Copy the weights of `checkpoint` into `model` and return what was loaded.
 
-    A head with another number of classes keeps its random values, which the report's warnings state. Raises
+    A head with another number of classes keeps its random values, which the report's warnings state; with
+    `needs_head=False`, so does one that the file lacks or has in another form. Raises
     MisfitError for any other difference, and WeightsError for weights that cannot be right (integers in place of
     floats, NaN or infinite values); then nothing is copied.
     """
@@ -55,12 +62,16 @@ def copy_weights(model: nn.Module, checkpoint: Checkpoint) -> LoadReport:
     given = {key: tuple(value.shape) for key, value in state.items()}
     difference = compare(given, target, head=head)
     fresh = difference.head
+    if not needs_head:
+        difference = difference.without(head)
+        in_head = [key for key in target if belongs_to(key, head)]
+        fresh = tuple(key for key in in_head if key not in given or not is_same_weight(given[key], target[key]))
     classifier = getattr(model, "classifier_name", "") or head
     if checkpoint.container in HEADLESS_CONTAINERS and all(belongs_to(key, classifier) for key in difference.missing):
         fresh, difference = fresh + difference.missing, replace(difference, missing=())
     if not difference.is_none:
         raise MisfitError(_misfit(checkpoint, given, target, difference, model=model))
-    kept = {key: value for key, value in state.items() if key not in difference.head}
+    kept = {key: value for key, value in state.items() if key in target and key not in fresh}
     _require_plausible(kept, own, path=str(checkpoint.path))
     with torch.no_grad():
         for key, value in kept.items():
