@@ -59,10 +59,12 @@ class CaseContext:
 
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    def build_model(self, device: str | None = None, *, num_classes: int | None = None) -> "nn.Module":
+    def build_model(
+        self, device: str | None = None, *, num_classes: int | None = None, needs_head: bool = True
+    ) -> "nn.Module":
         """A new model in eval mode on `device` (default: the case's), with the case's weights, else seeded by its seed.
 
-        `num_classes` is used if the point gives none. On `meta` nothing is allocated and no weights are read, so that
+        `num_classes` is used if the point gives none; see `create_model` for `needs_head`. On `meta` nothing is allocated and no weights are read, so that
         files of weights need not exist.
         """
         import torch
@@ -84,6 +86,7 @@ class CaseContext:
                 num_classes=num_classes if given is None else given,
                 weights=weights,
                 entry=entry,
+                needs_head=needs_head,
                 **arguments,
             )
         self._note_weights(model)

@@ -348,9 +348,16 @@ class _FrozenCase:
 
     @cached_property
     def model(self) -> "nn.Module":
-        """The backbone with its weights; it is trained first if the case asks for pretraining."""
+        """The backbone with its weights; it is trained first if the case asks for pretraining.
+
+        Raises InputError if the file of weights lacks more than the classifier, which is not used.
+        """
+        from bench.models.weights.load_report import require_trained_features
+
         self.training.pretrain(self.test)
-        return self.case.build_model()
+        model = self.case.build_model(needs_head=False)
+        require_trained_features(model)
+        return model
 
     @cached_property
     def protocol(self) -> InputProtocol:
