@@ -17,6 +17,7 @@ from bench.data.collection import open_dataset
 from bench.measure import frozen as frozen_module
 from bench.measure.context import CaseContext
 from bench.measure.frozen import frozen
+from bench.models.factory import create_model
 from bench.runner.running import run
 from bench.suite import read_suite
 from bench.train.predictions import read_predictions
@@ -110,6 +111,18 @@ def test_cases_with_other_heads_share_their_features(loaded, root, monkeypatch):
     frozen(loaded(), root=root, head="linear", seeds=[0], **QUICK)
     monkeypatch.setattr("bench.train.feature_store.batches_of", lambda *_, **__: pytest.fail("taken twice"))
     frozen(loaded(), root=root, head="knn", **QUICK)
+
+
+def test_the_file_of_a_backbone_needs_no_classifier(loaded, root, tmp_path):
+    state = create_model("resnet3d", num_classes=3, **TINY).state_dict()
+    body = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    top1 = []
+    for name, weights in (("whole", state), ("body", body)):
+        torch.save({"state_dict": weights}, tmp_path / f"{name}.pth")
+        found = frozen(loaded(weights=str(tmp_path / f"{name}.pth")), root=root, head="knn", neighbours=3)
+        top1 += [metric.value for metric in found if metric.key.startswith("frozen.top1")]
+    assert len(top1) == 2
+    assert top1[0] == top1[1]
 
 
 def test_unread_test_videos_count_as_wrong(loaded, root, monkeypatch):
