@@ -40,7 +40,8 @@ class Mixer(nn.Module):
             self.add_module(f"conv1d{end}", nn.Conv1d(inner, inner, CONV_TOKENS, padding=CONV_TOKENS - 1, groups=inner))
             self.add_module(f"x_proj{end}", nn.Linear(inner, self.rank + 2 * STATES, bias=False))
             self.add_module(f"dt_proj{end}", nn.Linear(self.rank, inner))
-            states = torch.arange(1, STATES + 1, dtype=torch.float32).log().expand(inner, -1).clone()
+            # Not `log` of a range: on meta, it imports the compiler.
+            states = torch.tensor([math.log(n) for n in range(1, STATES + 1)]).repeat(inner, 1)
             self.register_parameter("A_log" if not end else "A_b_log", nn.Parameter(states))
             self.register_parameter(f"D{end}", nn.Parameter(torch.ones(inner)))
 
