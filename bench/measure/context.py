@@ -64,8 +64,8 @@ class CaseContext:
     ) -> "nn.Module":
         """A new model in eval mode on `device` (default: the case's), with the case's weights, else seeded by its seed.
 
-        `num_classes` is used if the point gives none; see `create_model` for `needs_head`. On `meta` nothing is allocated and no weights are read, so that
-        files of weights need not exist.
+        `num_classes` is used if the point gives none; see `create_model` for `needs_head`. On `meta` nothing is
+        allocated and no weights are read, so that files of weights need not exist.
         """
         import torch
 

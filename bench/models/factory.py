@@ -49,7 +49,8 @@ def create_model(
 
     `num_classes` None is what the head in `weights` has, else the model's own default. `entry` is the place of the
     weights in a file that holds several (`read_checkpoint`). What was loaded is in the model's `weights_report`, a
-    `LoadReport`. With `needs_head=False`, a classifier that the file lacks, or has in another form, stays random. Under `torch.device("meta")`, or with `device="meta"`, nothing is allocated. `pretrained` asks
+    `LoadReport`. With `needs_head=False`, a classifier that the file lacks, or has in another form, stays random.
+    Under `torch.device("meta")`, or with `device="meta"`, nothing is allocated. `pretrained` asks
     torchvision or timm for the published weights that it prefers.
 
     A model of the user may take `(B, T, C, H, W)`. With `layout="BTCHW"`, or this as an attribute of the model or its

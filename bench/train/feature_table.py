@@ -20,7 +20,6 @@ from bench.train.evaluating import state_hash
 from bench.train.feature_store import StoredFeatures, take_features
 from bench.train.inference import prepared
 
-
 ENDINGS = (".parquet", ".pq")
 
 

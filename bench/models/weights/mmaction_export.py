@@ -152,7 +152,9 @@ def to_mmaction2(family: str, keys: Collection[str], arguments: Mapping[str, Any
     Raises WeightsError for a family or a form of it that MMAction2 does not have.
     """
     if family not in FAMILIES:
-        raise WeightsError(f"{family} has no counterpart in MMAction2 known here; these have one: {', '.join(FAMILIES)}")
+        raise WeightsError(
+            f"{family} has no counterpart in MMAction2 known here; these have one: {', '.join(FAMILIES)}"
+        )
     if any("non_local" in key and key.endswith("conv_out.bias") for key in keys):
         raise WeightsError("MMAction2 does not have the non-local blocks of PySlowFast, which pool before they project")
     if family == "x3d" and not arguments.get("shortcut_norm"):

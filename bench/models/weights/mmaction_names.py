@@ -234,9 +234,7 @@ def _mobilenet(given: Shapes) -> Iterable[Names]:
     )
     for key, match in found.items():
         place = int(match[1]), int(match[2])
-        layer = inverted_layer(
-            int(match[3]), last=last_layers[place], shift=match[4] or "", is_norm=match[5] == "bn"
-        )
+        layer = inverted_layer(int(match[3]), last=last_layers[place], shift=match[4] or "", is_norm=match[5] == "bn")
         names[key] = f"base_model.features.{numbers[place]}.conv.{layer}.{key[match.end() :]}"
     yield names
 
