@@ -163,6 +163,13 @@ def test_a_checkpoint_of_vbench_is_known_by_the_input_protocol_in_it(tmp_path, a
     assert identify(tmp_path / "w.pt").container == container
 
 
+def test_heads_of_an_unusual_depth_are_those_of_the_variant_with_its_width_and_patches() -> None:
+    """A ViT-g/14 has 16 heads in VideoMAE V2, not one for each 64 channels, also among the fits of VideoMAE."""
+    found = fits("videomaev2", patch=14, dim=1408, depth=2, heads=16, mlp_ratio=48 / 11)
+    assert found
+    assert all("heads=16" in fit for fit in found)
+
+
 def test_pyslowfast_s_config_in_a_file_names_the_affinity_of_its_non_local_blocks(assets: Path) -> None:
     """Without a config, it is that of PySlowFast's own configs for this model."""
     reference = json.loads((assets / "reference" / "peers" / "pyslowfast_c2d_nln_8x8_r50.json").read_text())

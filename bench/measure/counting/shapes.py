@@ -87,6 +87,11 @@ def _may_be_channels_last(x: Tensor) -> bool:
     return x.ndim in (4, 5) and not x.is_contiguous() and x.stride(1) <= x.stride(-1)
 
 
+def _keeps_channels_last(x: Tensor) -> bool:
+    """Return whether a convolution of `x` may keep channels last; over three dimensions, none does on meta."""
+    return x.ndim == 4 and _may_be_channels_last(x)
+
+
 def _elementwise(*operands: Tensor, dtype: torch.dtype | None = None) -> Any:
     """Return the result of an elementwise operator, its dimensions in memory ordered as by PyTorch's TensorIterator."""
     ndim = max(x.ndim for x in operands)
@@ -341,7 +346,7 @@ def convolution(
 ) -> Any:
     """A convolution that is not transposed; `x` is `(B, C, *sizes)`."""
     operands = (weight,) if bias is None else (weight, bias)
-    if transposed or not _are_plain(*operands) or not _may_meet(x, weight) or _may_be_channels_last(x):
+    if transposed or not _are_plain(*operands) or not _may_meet(x, weight) or _keeps_channels_last(x):
         return NotImplemented
     if x.ndim != weight.ndim or x.shape[1] != weight.shape[1] * groups:
         return NotImplemented
@@ -358,13 +363,19 @@ def convolution(
 def convolution_backward(
     grad_out: Tensor, x: Tensor, weight: Tensor, bias_sizes: Sizes | None, *rest: Any, **given: Any
 ) -> Any:
-    """Gradients of input, weight and bias, each if it is needed."""
+    """Gradients of input, weight and bias, each if it is needed; channels stay last, as in `x`."""
     if given or not _are_plain(weight) or not _may_meet(grad_out, x) or not _may_meet(x, weight):
         return NotImplemented
-    if _may_be_channels_last(x):
+    is_last = x.ndim == 5 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last_3d)
+    if _may_be_channels_last(x) and not is_last:
         return NotImplemented
+    form = torch.channels_last_3d if is_last else torch.contiguous_format
     shapes = (x.shape, weight.shape, bias_sizes or weight.shape[:1])
-    return tuple(_empty(shape, x) if wanted else None for shape, wanted in zip(shapes, rest[-1], strict=True))
+    forms = (form, form, torch.contiguous_format)
+    return tuple(
+        torch.empty(tuple(shape), dtype=x.dtype, device="meta", memory_format=each) if wanted else None
+        for shape, each, wanted in zip(shapes, forms, rest[-1], strict=True)
+    )
 
 
 @_gives("native_batch_norm")

@@ -200,7 +200,7 @@ def _fit_by_geometry(family: ModelEntry, shapes: Shapes, fixed: Mapping[str, Any
     read = {name: reader(pair, family.arguments[name]) for name, reader in readers.items()}
     is_guessed = bool(read.get("dim")) and "heads" in read and read["heads"] is None
     if is_guessed:
-        read["heads"] = _likely_heads(family, read["dim"])
+        read["heads"] = _likely_heads(family, read["dim"], patch=read.get("patch"))
     asked = {name: value for name, value in read.items() if value is not None and value != family.arguments[name]}
     fit = _fit(family, shapes, fixed, **asked) if asked else None
     return replace(fit, assumed=(*fit.assumed, "heads")) if fit is not None and is_guessed else fit
@@ -573,12 +573,18 @@ def _heads(pair: ShapePair, default: Any) -> int | None:
     return _read_axis(pair.given, r"\.attn\.scale$", 0) or (dim // width if dim and width else None)
 
 
-def _likely_heads(family: ModelEntry, dim: int) -> int | None:
-    """The heads of a variant of this width; else those of the usual 64 channels, or of as many as in a variant."""
+def _likely_heads(family: ModelEntry, dim: int, *, patch: int | None) -> int | None:
+    """The heads of a variant of this width; else those of the usual 64 channels, or of as many as in a variant.
+
+    A variant of another family counts if its patches have the same size too: VideoMAE V2 alone has a ViT-g/14.
+    """
     known = [entry.arguments for entry in (*_variants(family), family)]
     widths = [arguments["dim"] // arguments["heads"] for arguments in known]
-    of_variant = next((arguments["heads"] for arguments in known if arguments["dim"] == dim), None)
-    return of_variant or next((dim // width for width in (HEAD_WIDTH, *widths) if dim % width == 0), None)
+    others = [entry.arguments for entry in MODELS if {"dim", "heads", "patch"} <= entry.arguments.keys()]
+    of_variants = [each["heads"] for each in known if each["dim"] == dim]
+    of_variants += [each["heads"] for each in others if (each["dim"], each["patch"]) == (dim, patch)]
+    usual = (dim // width for width in (HEAD_WIDTH, *widths) if dim % width == 0)
+    return next(iter(of_variants), None) or next(usual, None)
 
 
 def _head_width(pair: ShapePair, default: Any) -> int | None:
