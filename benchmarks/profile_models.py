@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
 BUDGET = 3.0
 COMPILER = "torch._dynamo"
@@ -61,7 +62,7 @@ def _count(name: str) -> tuple[float, str, bool]:
     from bench.profiling import _counted
 
     began = time.process_time()
-    request = {"model": name, "shapes": None, "num_classes": None, "arguments": {}, "device": "meta"}
+    request: dict[str, Any] = {"model": name, "shapes": None, "num_classes": None, "arguments": {}, "device": "meta"}
     found = _counted({**request, "counters": ["torch"], "views": "1x1"}, weights=None, entry=None)
     return time.process_time() - began, found.counted_on, COMPILER in sys.modules
 

@@ -118,7 +118,7 @@ class Tsm(FrameScores):
         if non_local is None:
             return
         self.smallest_clip = (1, max(NON_LOCAL_PIXELS, backbone.smallest_px))
-        stages = [getattr(backbone.model, name, None) for name in STAGES[1:3]]
+        stages: list[Any] = [getattr(backbone.model, name, None) for name in STAGES[1:3]]
         if any(stage is None or not hasattr(stage[0], "bn3") for stage in stages):
             raise InputError("non_local takes ResNets of bottlenecks, from ResNet-50 on; found another one")
         for stage in stages:
