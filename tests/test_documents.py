@@ -175,7 +175,14 @@ def test_the_example_section_is_empty_without_records(example: object) -> None:
         ("reencoded", ["3.79"]),
         ("trainer_overhead", ["wall clock | 136.2 | 0.997 | 0.959 to 1.009"]),
         ("gate_simulation", ["two percent | 1 | 30.2 %", "loud offset | 5 | 0.5 % | 98.2 %"]),
-        ("ab_noise", ["same | 8 analyses | 50 | 0 | 0", "plus 5 % | 8 analyses | 22 | 21"]),
+        (
+            "ab_noise",
+            [
+                "1 | 0 | same | e-value, heap kept | 20 | 0 | 0 | 20",
+                "1 | 0 | plus 5 % | e-value, heap kept | 5 | 5",
+                "1 | 1 | plus 5 % | e-value, heap kept | 5 | 5",
+            ],
+        ),
     ],
 )
 def test_values_that_the_explanation_quotes_are_those_of_the_benchmark(benchmark: str, values: list[str]) -> None:
@@ -185,6 +192,16 @@ def test_values_that_the_explanation_quotes_are_those_of_the_benchmark(benchmark
     for value in values:
         assert value in table, f"{benchmark}.md has changed: update docs/measuring.md and this list"
         assert value.rpartition("| ")[2] in page
+
+
+def test_the_seconds_that_the_page_of_the_gate_quotes_are_those_of_the_benchmark() -> None:
+    lines = (ROOT / "benchmarks" / "ab_noise.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| vbench ab")]
+    seconds = {(row[2], row[3]): row[-2] for row in rows if row[1] == "1" and row[4] == "e-value, heap kept"}
+    alone, busy = ([seconds[busy, f"plus {change} %"] for change in (50, 10)] for busy in "01")
+    page = " ".join((ROOT / "docs" / "gate.md").read_text(encoding="utf-8").split())
+    assert f"took [{alone[0]} and {alone[1]} seconds]" in page
+    assert f", and {busy[0]} and {busy[1]} while another process" in page
 
 
 def test_the_coverage_that_the_explanation_quotes_is_that_of_the_benchmark() -> None:

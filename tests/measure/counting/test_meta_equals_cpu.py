@@ -21,14 +21,15 @@ from bench.models.factory import create_model, find_model
 
 WIDTHS = st.sampled_from([2, 4, 8])
 QUICK = ["c3d", "resnet3d_18", "x3d_xs", "cnn_lstm"]
-MOST_PARAMETERS = 500e6
+MOST_PARAMETERS = 150e6
 SHALLOW: dict[str, dict[str, Any]] = {
-    "videomamba": {"depth": 2, "size": 32, "frames": 4},
     "hiera": {"stages": [1, 1, 1, 1]},
     "uniformerv2": {"depth": 4, "queries": 4},
+    "videomamba": {"depth": 2, "size": 32, "frames": 4},
     "vjepa2": {"depth": 2, "probe_depth": 2},
+    **{name: {"depth": 2} for name in ("mae_vit", "timesformer", "videomae", "videomaev2", "vivit", "vjepa2_encoder")},
 }
-FEW_LAYERS: dict[str, Any] = {"depth": 2}
+"""Arguments for few layers, by family; large models of other families are counted whole."""
 
 
 def check_both_devices(model: nn.Module, inputs: tuple[Tensor, ...], *, backward: bool) -> None:
@@ -178,14 +179,14 @@ def smallest_inputs(name: str, model: nn.Module) -> tuple[Tensor, ...]:
 
 
 def on_meta_in_eval(name: str) -> nn.Module:
-    """The model on the meta device; with few layers if it would take more than 2 GB, or minutes for its scan."""
+    """The model on the meta device; with few layers if it is large, or would take minutes for its scan."""
     with on_meta():
         model = create_model(name).eval()
     is_small = sum(parameter.numel() for parameter in model.parameters()) <= MOST_PARAMETERS
     if is_small and not name.startswith("videomamba"):
         return model
     with on_meta():
-        return create_model(name, **SHALLOW.get(MODELS.get(name).family, FEW_LAYERS)).eval()
+        return create_model(name, **SHALLOW.get(MODELS.get(name).family, {})).eval()
 
 
 def differences(names: Iterable[str]) -> dict[str, str]:
