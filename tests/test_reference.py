@@ -23,7 +23,7 @@ from bench.suite.file import SuiteFile
 
 ROOT = Path(__file__).parents[1]
 # Passed from one process of vbench to another; a user never sets them.
-INTERNAL_VARIABLES = re.compile(r"VBENCH_(PARENT_PID|CALL|CALLGRIND_DUMPS|RENDEZVOUS|\w+_FD)")
+INTERNAL_VARIABLES = re.compile(r"VBENCH_(PARENT_PID|CALL|CALLGRIND_DUMPS|RENDEZVOUS|STAGED|\w+_FD)")
 # Set by launchers, containers and test runners, and only read here.
 OF_OTHERS = {
     *("TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RESTART_COUNT", "SLURM_GPUS_PER_TASK"),

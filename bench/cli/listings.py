@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "The threads of a process on a CPU; recorded with every result.",
     "CUDA_VISIBLE_DEVICES": "The GPUs that vbench sees; `cuda:0` is the first of them.",
     "HF_HUB_CACHE": "The folder with models of Hugging Face; also `HUGGINGFACE_HUB_CACHE`, or `hub` below `HF_HOME`.",
+    "GLOO_SOCKET_IFNAME": "The network interface of ranks on CPUs; if unset, the one that leads to the first rank.",
     "PYTHONPATH": "Where else models and plug-ins of your own are found; jobs on a cluster get it too.",
     "RAY_USAGE_STATS_ENABLED": "Whether Ray sends statistics of use; 0 if `--executor ray` finds it unset.",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "Tries of a request to MLflow; 1 if `--sink mlflow` finds it unset.",

@@ -1,6 +1,7 @@
 """Formats numbers for people: a value with its unit, one scale for a column, and no zero for a small value."""
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -110,7 +111,7 @@ def choose_scale(values: Iterable[float | None], unit: str, *, digits: int = COL
 
 
 def _scale(median: float, unit: str, *, digits: int, is_whole: bool) -> Scale:
-    rounded = median * _rounding_factor(unit, digits)
+    rounded = min(median * _rounding_factor(unit, digits), sys.float_info.max)
     if not rounded or _steps_of(unit)[2] is BYTES:
         return _scale_of(rounded, unit, digits, is_whole=is_whole)
     return _scale_of_decade(math.floor(math.log10(rounded)), unit, digits, is_whole=is_whole)

@@ -1,6 +1,7 @@
 """Numbers as people read them."""
 
 import math
+import sys
 
 import pytest
 from hypothesis import given
@@ -109,6 +110,10 @@ def test_a_unit_is_not_repeated_after_a_name_that_includes_it() -> None:
     assert choose_scale([4e10], "MACs").unit_after("MACs") == "G"
     assert choose_scale([4e6], "elements").unit_after("Parameters") == "M"
     assert choose_scale([4.0], "ms").unit_after("Latency") == "ms"
+
+
+def test_the_largest_number_has_a_scale() -> None:
+    assert format_value(sys.float_info.max, "FLOPs").endswith("FLOPs")
 
 
 def test_the_full_value_keeps_every_digit() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from bench.cli.app import run_command
 from bench.core.errors import WeightsError
+from bench.core.registry import MODELS, register_model
 from bench.models.factory import create_model
 from bench.models.weights.checkpoint import Checkpoint
 from bench.models.weights.identification import Fit, describe, fits_of, identify
@@ -26,6 +28,17 @@ def fits(name: str, **arguments: object) -> list[str]:
     model = create_model(name, device="meta", **arguments)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     return [describe(fit) for fit in fits_of(checkpoint_of(shapes))]
+
+
+def test_a_registered_model_without_shapes_of_its_own_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._all()))
+
+    @register_model
+    def lazy_net(num_classes: int = 4) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+
+    assert fits("c3d_search") == ["c3d_search (num_classes=101)"]
+    assert not fits_of(checkpoint_of({"1.weight": (4, 8), "1.bias": (4,)}))
 
 
 @pytest.mark.parametrize(

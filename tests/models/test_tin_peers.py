@@ -6,7 +6,6 @@ weights and input of `fill.py`; TIN's CUDA kernel was replaced by its loops.
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,13 +17,12 @@ import torch
 from bench.measure.counting.model_count import count
 from bench.models.factory import create_model
 from bench.models.weights.identification import identify
-from bench.train.exporting import _to_mmaction2_2d
+from bench.models.weights.mmaction_export import to_mmaction2
 
 MM = {"meta": {"mmaction_version": "1.2.0"}}
 PEERS: dict[str, dict[str, Any]] = {
     "mmaction2 tin_r50": {
         "arguments": {"num_classes": 400},
-        "rename": _to_mmaction2_2d,
         "wrapper": MM,
         "params": 24_358_640,
         "macs": 2_675_941_248,
@@ -82,9 +80,10 @@ def fill(assets: Path) -> ModuleType:
 def test_the_published_code_gives_these_keys_costs_and_logits(peer: str, fill: ModuleType, tmp_path: Path) -> None:
     known = PEERS[peer]
     name, arguments = peer.partition(" ")[2], known["arguments"]
-    rename: Callable[[str], str] = known.get("rename", str)
     with torch.device("meta"):
-        shapes = {rename(k): list(v.shape) for k, v in create_model(name, **arguments).state_dict().items()}
+        shapes = {key: list(v.shape) for key, v in create_model(name, **arguments).state_dict().items()}
+    if known["wrapper"] is MM:
+        shapes = {to_mmaction2("tin", shapes, arguments)[key]: shape for key, shape in shapes.items()}
     listed = "\n".join(sorted(f"{key} {shape}" for key, shape in shapes.items()))
     assert hashlib.sha256(listed.encode()).hexdigest()[:16] == known["digest"]
     state = {key: torch.from_numpy(np.asarray(fill.tensor_for(key, shape))) for key, shape in shapes.items()}

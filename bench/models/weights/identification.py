@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from bench.core.errors import BenchError
 from bench.core.input_protocol import InputProtocol
@@ -291,7 +292,7 @@ def _new_outline(function: Callable[..., Any], arguments: Mapping[str, Any], *, 
                 set_input_channels(model, channels, name="")
     except (BenchError, TypeError, ValueError, LookupError, RuntimeError, AssertionError):
         return None
-    if not isinstance(model, nn.Module):
+    if not isinstance(model, nn.Module) or any(isinstance(p, UninitializedParameter) for p in model.parameters()):
         return None
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if not is_batch_count(key)}
     return Outline(shapes=shapes, head=head_name_of(model))
