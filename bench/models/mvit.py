@@ -296,7 +296,8 @@ def _table_between(table: Tensor, queries: int, keys: int) -> Tensor:
     """Return the entries of a table of distances for each pair of positions, `(queries, keys, C)`."""
     longest = 2 * max(queries, keys) - 1
     if len(table) != longest:
-        table = F.interpolate(table.T[None], size=longest, mode="linear")[0].T
+        # What F.interpolate(mode="linear") calls; on meta, that itself would import the compiler.
+        table = torch.ops.aten.upsample_linear1d(table.T[None], [longest], False)[0].T.contiguous()
     # Positions of the shorter side are spread over the longer one.
     query_step, key_step = max(keys / queries, 1.0), max(queries / keys, 1.0)
     distance = torch.arange(queries)[:, None] * query_step - torch.arange(keys)[None] * key_step

@@ -166,8 +166,9 @@ class Backbone(nn.Module):
         self.conv1 = nn.Conv3d(
             3, dim, (frames, patch, patch), stride=(stride, patch, patch), padding=(frames // 2, 0, 0), bias=False
         )
-        self.class_embedding = nn.Parameter(dim**-0.5 * torch.randn(dim))
-        self.positional_embedding = nn.Parameter(dim**-0.5 * torch.randn(1 + (size // patch) ** 2, dim))
+        self.class_embedding = nn.Parameter(nn.init.normal_(torch.empty(dim), std=dim**-0.5))
+        tokens = 1 + (size // patch) ** 2
+        self.positional_embedding = nn.Parameter(nn.init.normal_(torch.empty(tokens, dim), std=dim**-0.5))
         self.ln_pre = nn.LayerNorm(dim)
         self.transformer = transformer
 

@@ -84,7 +84,18 @@ def _is_dense(x: Any) -> bool:
 
 def _may_be_channels_last(x: Tensor) -> bool:
     """Return whether PyTorch could keep channels last in a result computed from `x`."""
-    return x.ndim in (4, 5) and not x.is_contiguous() and x.stride(1) <= x.stride(-1)
+    return x.ndim in (4, 5) and not x.is_contiguous() and 0 < x.stride(1) <= x.stride(-1)
+
+
+def _has_channels_last(x: Tensor) -> bool:
+    """Return whether PyTorch takes `x` for a tensor with channels last, by the order of its strides."""
+    innermost, smallest = x.stride(1), 0
+    for dim in (1, *reversed(range(2, x.ndim)), 0):
+        stride = x.stride(dim)
+        if not x.shape[dim] or not innermost or stride < smallest or (dim == 0 and smallest == innermost):
+            return False
+        smallest = stride * x.shape[dim] if stride > 1 else stride
+    return True
 
 
 def _keeps_channels_last(x: Tensor) -> bool:
@@ -262,6 +273,24 @@ def quotient(left: Any, right: Any, *rest: Any, **given: Any) -> Any:
     return _elementwise(left, right) if has_whole else NotImplemented
 
 
+@_gives("rsub.Scalar")
+def difference(x: Tensor, number: float, *rest: Any, **given: Any) -> Any:
+    """A number minus each element."""
+    return quotient(x, number, *rest, **given)
+
+
+@_gives("upsample_linear1d")
+def stretched(x: Tensor, size: Sizes, *_: Any, **__: Any) -> Any:
+    """`(B, C, L)` interpolated to another length."""
+    return _empty((*x.shape[:2], *size), x) if _may_meet(x, x) and x.ndim == 3 and x.numel() else NotImplemented
+
+
+@_gives("upsample_linear1d_backward")
+def stretched_gradient(grad_out: Tensor, _size: Sizes, sizes: Sizes, *_: Any, **__: Any) -> Any:
+    """The gradient of what was interpolated."""
+    return _empty(sizes, grad_out) if _may_meet(grad_out, grad_out) else NotImplemented
+
+
 @_gives("add.Tensor", "sub.Tensor", "mul.Tensor", "mul.Scalar")
 def of_two(left: Any, right: Any, *rest: Any, **given: Any) -> Any:
     """A sum or product; one operand may be a number, and both are broadcast."""
@@ -275,6 +304,23 @@ def chosen(condition: Tensor, left: Tensor, right: Tensor) -> Any:
     """Elements of two tensors."""
     is_plain = condition.device.type == "meta" and condition.dtype == torch.bool and _may_meet(left, right)
     return _elementwise(condition, left, right, dtype=left.dtype) if is_plain else NotImplemented
+
+
+@_gives("index.Tensor")
+def rows(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
+    """Rows of a table, `x[index]`."""
+    index = indices[0] if len(indices) == 1 else None
+    if index is None or not _is_whole(index) or not index.is_contiguous() or not _are_plain(x) or not x.ndim:
+        return NotImplemented
+    return _empty((*index.shape, *x.shape[1:]), x)
+
+
+@_gives("index_put")
+def with_rows(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, _accumulate: bool = False) -> Any:
+    """A table of which some rows are replaced or added to."""
+    rows_given = rows(x, indices)
+    fits = isinstance(rows_given, Tensor) and _may_meet(x, values) and _spreads(values.shape, rows_given.shape)
+    return _empty(x.shape, x) if fits else NotImplemented
 
 
 @_gives("arange.start")
@@ -363,13 +409,12 @@ def convolution(
 def convolution_backward(
     grad_out: Tensor, x: Tensor, weight: Tensor, bias_sizes: Sizes | None, *rest: Any, **given: Any
 ) -> Any:
-    """Gradients of input, weight and bias, each if it is needed; channels stay last, as in `x`."""
-    if given or not _are_plain(weight) or not _may_meet(grad_out, x) or not _may_meet(x, weight):
+    """Gradients of input, weight and bias, each if it is needed; channels stay last, as in `x` or `weight`."""
+    if given or not _may_meet(grad_out, x) or not _may_meet(x, weight) or x.ndim not in (3, 4, 5):
         return NotImplemented
-    is_last = x.ndim == 5 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last_3d)
-    if _may_be_channels_last(x) and not is_last:
-        return NotImplemented
-    form = torch.channels_last_3d if is_last else torch.contiguous_format
+    form = torch.contiguous_format
+    if x.ndim > 3 and (_has_channels_last(x) or _has_channels_last(weight)):
+        form = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
     shapes = (x.shape, weight.shape, bias_sizes or weight.shape[:1])
     forms = (form, form, torch.contiguous_format)
     return tuple(
@@ -381,15 +426,15 @@ def convolution_backward(
 @_gives("native_batch_norm")
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *_: Any, **__: Any) -> Any:
     """The result, and the mean and deviation of each channel."""
-    if not _are_plain(x, *(t for t in (weight, bias) if t is not None)) or x.ndim < 2:
+    if not _may_meet(x, x) or not _are_plain(*(t for t in (weight, bias) if t is not None)) or x.ndim < 2:
         return NotImplemented
-    return _empty(x.shape, x), _empty(x.shape[1:2], x), _empty(x.shape[1:2], x)
+    return _like(x) if _is_dense(x) else _elementwise(x), _empty(x.shape[1:2], x), _empty(x.shape[1:2], x)
 
 
 @_gives("native_batch_norm_backward")
 def batch_norm_backward(grad_out: Tensor, x: Tensor, *rest: Any, **given: Any) -> Any:
     """Gradients of input, weight and bias, each if it is needed."""
-    if given or not _may_meet(grad_out, x) or not x.is_contiguous() or grad_out.shape != x.shape:
+    if given or not _may_meet(grad_out, x) or grad_out.shape != x.shape:
         return NotImplemented
     gradients = _elementwise(grad_out, x), _empty(x.shape[1:2], x), _empty(x.shape[1:2], x)
     return tuple(made if wanted else None for made, wanted in zip(gradients, rest[-1], strict=True))
@@ -408,7 +453,7 @@ def layer_norm(x: Tensor, normalized: Sizes, weight: Tensor | None, bias: Tensor
 @_gives("native_layer_norm_backward")
 def layer_norm_backward(grad_out: Tensor, x: Tensor, normalized: Sizes, *rest: Any, **given: Any) -> Any:
     """Gradients of input, weight and bias, each if it is needed."""
-    if given or not _are_plain(grad_out, x):
+    if given or not _may_meet(grad_out, x) or grad_out.shape != x.shape:
         return NotImplemented
     shapes = (x.shape, normalized, normalized)
     return tuple(_empty(shape, x) if wanted else None for shape, wanted in zip(shapes, rest[-1], strict=True))
@@ -418,11 +463,16 @@ def layer_norm_backward(grad_out: Tensor, x: Tensor, normalized: Sizes, *rest: A
 def max_pool(
     x: Tensor, kernel: Sizes, stride: Sizes = (), padding: Sizes = (0,), dilation: Sizes = (1,), ceil_mode: bool = False
 ) -> Any:
-    """The largest values and their indices; `x` is `(B, C, *sizes)`."""
-    pooled = _pooled(x, kernel, stride, padding, dilation, ceil_mode=ceil_mode)
+    """The largest values and their indices; `x` is `(B, C, *sizes)`. Over three dimensions, channels stay last."""
+    is_last = x.ndim == len(kernel) + 2 == 5 and not x.is_contiguous() and _has_channels_last(x)
+    plain = x if x.ndim != 5 or not _may_meet(x, x) else _empty(x.shape, x)
+    pooled = _pooled(plain, kernel, stride, padding, dilation, ceil_mode=ceil_mode)
     if pooled is NotImplemented:
         return NotImplemented
-    return pooled, torch.empty(pooled.shape, dtype=torch.int64, device="meta")
+    form = torch.channels_last_3d if is_last else torch.contiguous_format
+    return tuple(
+        torch.empty(pooled.shape, dtype=dtype, device="meta", memory_format=form) for dtype in (x.dtype, torch.int64)
+    )
 
 
 @_gives("avg_pool2d", "avg_pool3d")
@@ -441,8 +491,13 @@ def average_pool_backward(grad_out: Tensor, x: Tensor, *_: Any, **__: Any) -> An
 
 @_gives("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward")
 def pool_backward(grad_out: Tensor, x: Tensor, *_: Any, **__: Any) -> Any:
-    """The gradient of the pooled input."""
-    return _empty(x.shape, x) if _are_plain(grad_out, x) else NotImplemented
+    """The gradient of the pooled input; over three dimensions, channels stay last."""
+    if _are_plain(grad_out, x):
+        return _empty(x.shape, x)
+    if not _may_meet(grad_out, x) or x.ndim != 5:
+        return NotImplemented
+    form = torch.channels_last_3d if _has_channels_last(x) else torch.contiguous_format
+    return torch.empty(x.shape, dtype=x.dtype, device="meta", memory_format=form)
 
 
 @_gives("mean", "sum", "mean.dim", "sum.dim_IntList")

@@ -83,13 +83,23 @@ def test_convolutions_and_pools(data: st.DataObject) -> None:
     run(lambda x: mean_pool(x, kernel, stride, padding, ceil_mode=data.draw(st.booleans())), x)
     for turned in (x.transpose(-1, -2), x.transpose(0, 1), x.movedim(1, -1).contiguous().movedim(-1, 1)):
         run(lambda x: mean_pool(x, kernel, stride, padding).transpose(-1, -2) * 2, turned)
-        weight = meta(3 * turned.shape[1], turned.shape[1], *[1] * spatial)
-        run(getattr(F, f"conv{spatial}d"), turned, weight)
+        run(lambda x: pool(x, kernel, stride, padding) * 2, turned)
+        for sides in ([1] * spatial, [1, 3, 3][-spatial:]):
+            weight = meta(3 * turned.shape[1], turned.shape[1], *sides)
+            run(getattr(F, f"conv{spatial}d"), turned, weight)
+            run(getattr(F, f"conv{spatial}d"), turned[1:], weight)
         run(
             lambda x, w: F.conv1d(x.flatten(2).transpose(1, 2).contiguous().transpose(1, 2), w.flatten(2)),
             turned,
             weight,
         )
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1)])
+def test_an_interpolation_along_one_dimension(order: tuple[int, int, int]) -> None:
+    x = meta(2, 3, 4).permute(order)
+    for size in (2, 4, 9):
+        run(lambda x, size=size: torch.ops.aten.upsample_linear1d(x, [size], False), x)
 
 
 LAYOUTS: list[Callable[[Tensor], Tensor]] = [
@@ -108,6 +118,7 @@ ELEMENTWISE: list[Callable[[Tensor], Tensor]] = [
     lambda x: x.flip(1),
     lambda x: x.flip(-1) * x,
     lambda x: x.pow(2),
+    lambda x: 1 - x,
     lambda x: x.cumsum(1),
     lambda x: x.cumsum(-1),
     lambda x: (x < 1).logical_or(x >= 0.5),
@@ -225,6 +236,8 @@ def test_every_rule_answers_the_plain_case() -> None:
         lambda x: F.linear(x, meta(5, 4), meta(5)),
         lambda x: x[0, 0] @ x[1, 1],
         lambda x: F.layer_norm(x, (4,), meta(4)),
+        lambda x: x[torch.zeros(3, 5, dtype=torch.int64, device="meta")],
+        lambda x: torch.ops.aten.upsample_linear1d(x[0, 0], [7], False),
     ]
     answered = set().union(*[run(function, x) for function in functions])
     with torch.inference_mode():
@@ -243,6 +256,9 @@ def test_products(b: int, n: int, k: int, m: int, left_is_turned: bool, right_is
         run(torch.addmm, added, left[0], right[0])
     run(lambda x: F.layer_norm(x, (k,), meta(k), meta(k)), meta(b, n, k))
     run(lambda x: F.layer_norm(x, (n, k)), meta(b, n, k))
+    for turned in (meta(n, b, k).transpose(0, 1), meta(b, k, n).transpose(1, 2), meta(1, n, k).expand(b, n, k)):
+        run(lambda x: F.layer_norm(x, (k,), meta(k), meta(k)), turned)
+        run(lambda x: F.layer_norm(x.contiguous(), (k,), meta(k)).transpose(0, 1).contiguous(), turned)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -250,9 +266,27 @@ def test_batch_norm(training: bool) -> None:
     for order in ((1, 0, 2, 3), (2, 0, 1, 3), (0, 2, 3, 1)):  # of the gradient in memory
         norm = nn.BatchNorm2d(3, device="meta").train(training)
         run(lambda x, norm=norm, order=order: norm(x).permute(order).contiguous(), meta(2, 3, 4, 5))
+    for turn in LAYOUTS:
+        x = turn(meta(3, 3, 4, 5))
+        run(nn.BatchNorm2d(x.shape[1], device="meta").train(training), x)
+        for order in ((1, 0, 2, 3), (0, 2, 3, 1)):
+            norm = nn.BatchNorm2d(x.shape[1], device="meta").train(training)
+            run(lambda x, norm=norm, order=order: norm(x).permute(order).contiguous(), x)
     run(nn.BatchNorm3d(3, device="meta").train(training), meta(2, 3, 2, 4, 4))
+    run(nn.BatchNorm3d(3, device="meta").train(training), meta(2, 2, 4, 4, 3).permute(0, 4, 1, 2, 3))
     run(nn.BatchNorm1d(3, affine=False, device="meta").train(training), meta(2, 3))
     run(nn.BatchNorm2d(3, track_running_stats=False, device="meta").train(training), meta(2, 3, 2, 4))
+
+
+@pytest.mark.parametrize("turn", LAYOUTS)
+def test_rows_of_a_table(turn: Callable[[Tensor], Tensor]) -> None:
+    table = turn(meta(2, 3, 4, 5))
+    for shape in ((3,), (0,), (2, 2)):
+        places = torch.zeros(shape, dtype=torch.int64, device="meta")
+        run(lambda x, places=places: x[places] * 2, table)
+        run(lambda x, places=places: x[:, places] * 2, table)
+    if table.shape[0] == 3:
+        run(lambda x: x[torch.zeros(4, 2, dtype=torch.int64, device="meta").T], table)
 
 
 MISTAKES: list[tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = [
