@@ -281,4 +281,5 @@ def test_a_planted_change_of_measured_values_is_read_word_for_word(
             "  broken 8x1x32 in head: the run ended as error: RuntimeError: planted"
         )
     if suite == "noise":
-        assert "  the time budget ended before all cases were decided" in printed
+        [said] = [line for line in printed if line.startswith("  the time budget ended")]
+        assert re.fullmatch(r"  the time budget ended before all cases were decided(; try --budget .*)?", said)
