@@ -10,7 +10,8 @@ from bench.core.schema import Clip
 from bench.data.clip_batches import Normalisation
 from bench.data.collection import VideoSet
 from bench.data.geometry import Covering, Scaling, Size
-from bench.models.base import VideoModel
+from bench.data.transforms import FLOW_MEAN, FLOW_STD
+from bench.models.base import VideoModel, inputs_of
 from bench.train.recipe import Recipe
 from bench.train.scoring import knows_a_class
 
@@ -23,15 +24,16 @@ SCALED_AS: dict[str, Any] = {"interpolation": "bilinear", "antialias": True}
 def default_protocol(model: nn.Module, clip: Clip) -> InputProtocol:
     """What is assumed for a model without a given or stored protocol: its own `input_protocol`, `mean` and `std`.
 
-    The clip is `clip`, the one that the model is registered with.
+    The clip is `clip`, the one that the model is registered with. A model of flow alone has the mean of flow.
     """
+    has_frames = any(spec.modality == "rgb" for spec in inputs_of(model))
     own = getattr(model, "input_protocol", None) or {}
     parts = own.parts if isinstance(own, InputProtocol) else dict(own)
     general = {
         "channels": "rgb",
         "scale": 1,
-        "mean": tuple(getattr(model, "mean", VideoModel.mean)),
-        "std": tuple(getattr(model, "std", VideoModel.std)),
+        "mean": tuple(getattr(model, "mean", VideoModel.mean)) if has_frames else FLOW_MEAN[:1],
+        "std": tuple(getattr(model, "std", VideoModel.std)) if has_frames else FLOW_STD[:1],
         "resize": "cover",
         "sampling": "blocks",
         "short": "loop",

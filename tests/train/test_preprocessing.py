@@ -98,6 +98,15 @@ def test_a_mean_for_two_channels_is_refused():
         normalisation(parse_protocol("mean=1/2"))
 
 
+@pytest.mark.parametrize(
+    ("name", "mean"), [("i3d_flow", (0.5,)), ("i3d_rgb", (0.5,) * 3), ("two_stream_i3d", (0.5,) * 3)]
+)
+def test_a_model_of_flow_alone_has_one_mean_and_can_be_normalised(name, mean, clip):
+    found = default_protocol(create_model(name, device="meta"), clip)
+    assert (found.mean, found.std) == (mean, mean)
+    assert normalisation(found).of("flow") == ((0.5, 0.5), (0.5, 0.5))
+
+
 def test_mean_and_std_of_a_users_model_are_its_default(tiny_net, clip):
     model = tiny_net()
     model.mean, model.std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
