@@ -73,7 +73,7 @@ class Mixer(nn.Module):
             return torch.einsum("btw,wv->btv", x, self.weight)
         if self.kind == "matmul":
             return self.weight @ x.transpose(1, 2)
-        return torch.bmm(x, x.transpose(1, 2)) @ x
+        return torch.bmm(x, x.transpose(1, 2)) @ x @ self.weight
 
 
 class Last(nn.Module):
