@@ -100,7 +100,7 @@ def linear_recurrence(factors: Tensor, terms: Tensor) -> Tensor:
     local = torch.stack(states, dim=2)
     if pieces == 1:
         return local.flatten(1, 2)
-    remains = [first]  # the part of the state that enters each piece
+    remains = [first]  # the share of the state that enters a piece, after each step
     for factor in later:
         remains.append(factor * remains[-1])
     last = linear_recurrence(remains[-1], states[-1])

@@ -150,7 +150,7 @@ def _read(path: Path, *, entry: str | None) -> _Source:
 def _model_of(checkpoint: Checkpoint, about: Mapping[str, Any]) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     """Name and arguments of the model: those that a training here stored, else of the first model that fits.
 
-    If several fit, a note says in what they differ.
+    If several models fit, a note names the arguments in which they differ.
     """
     if isinstance(about.get("model"), str) and isinstance(about.get("arguments"), Mapping):
         return about["model"], {key: v for key, v in about["arguments"].items() if not key.endswith("_weights")}, ()

@@ -1,4 +1,4 @@
-"""Takes the pictures of the how-to pages anew, from the suite of docs/changed-input.md: two trainings, three minutes.
+"""Takes the pictures of the how-to pages from a run of the suite in docs/changed-input.md, which takes three minutes.
 
     python docs/images/take_how_to_pictures.py
 

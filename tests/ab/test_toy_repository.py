@@ -173,7 +173,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def as_one_line(printed: list[str]) -> str:
-    """What is printed without its layout: rows of a table may be wrapped."""
+    """Return the printed words with single spaces, because a table may wrap its rows."""
     return " ".join(" ".join(printed).split())
 
 

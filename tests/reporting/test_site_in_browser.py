@@ -172,7 +172,7 @@ class Visit:
         return places.count()
 
     def fits(self, width: int) -> bool:
-        """Whether the page is soon no wider than this; charts are drawn anew a moment after the window changed."""
+        """Whether the page fits into this width within two seconds; charts follow a resized window with a delay."""
         wanted = f"document.documentElement.scrollWidth <= {width}"
         for _ in range(20):
             if self.page.evaluate(wanted):

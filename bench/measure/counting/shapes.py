@@ -287,7 +287,7 @@ def stretched(x: Tensor, size: Sizes, *_: Any, **__: Any) -> Any:
 
 @_gives("upsample_linear1d_backward")
 def stretched_gradient(grad_out: Tensor, _size: Sizes, sizes: Sizes, *_: Any, **__: Any) -> Any:
-    """The gradient of what was interpolated."""
+    """The gradient of the interpolated input."""
     return _empty(sizes, grad_out) if _may_meet(grad_out, grad_out) else NotImplemented
 
 

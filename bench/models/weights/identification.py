@@ -58,8 +58,8 @@ class CheckpointFacts:
     """What a checkpoint file is. `fits` is empty if no model here has its weights.
 
     Several fits differ in what weights do not show, such as strides or the frames of a clip; see `undecided`.
-    `problem` is why the weights cannot be right, such as NaN values, or empty. `input_protocol` is what is known about
-    their input.
+    `problem` names an error in the weights, such as NaN values; it is empty if there is none. `input_protocol` is the
+    known part of their input protocol.
     """
 
     path: Path

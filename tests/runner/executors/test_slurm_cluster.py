@@ -25,7 +25,7 @@ from bench.train.checkpointing import read_weights
 
 pytestmark = pytest.mark.slurm
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent))  # pytest imports tests by their file, so this folder is not on it
 from cluster_suite import GOOD, PLUGIN, TRAINED, WIDTHS, commit_all, turns_suite, write_suite  # noqa: E402
 from slurm_cluster import (  # noqa: E402
     MOST_TASKS,
