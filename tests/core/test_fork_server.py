@@ -114,7 +114,7 @@ def test_the_end_of_a_child_is_seen_at_once_with_its_exit_code(server: ForkServe
     with child_of(server, times=2, after=end) as child:
         assert len(list(child.messages(timeout_s=60))) == 2
     assert child.end() == code
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
 
 
 def test_an_error_is_the_last_line_that_a_child_prints(server: ForkServer) -> None:

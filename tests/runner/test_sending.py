@@ -105,7 +105,7 @@ def test_a_tracker_that_hangs_costs_a_wait_and_one_warning(
     assert "no answer within 0.1 s" in str(sink.add(record_of(0)))
     assert sink.add(record_of(1)) is None
     sink.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_an_unknown_tracker_gets_the_nearest_spelling() -> None:
