@@ -379,6 +379,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one of each, in about ten minutes")
     parser.add_argument("--tool", choices=list(TOOLS), help="only with this tool")
     parser.add_argument("--cases", type=int, choices=(1, 10), help="only with so many cases")
+    parser.add_argument("--head", choices=list(HEADS), help="only against this model")
     parser.add_argument("--minutes", type=float, default=600, help="start no measurement after this many minutes")
     given = parser.parse_args()
     started, missing = time.monotonic(), missing_tools()
@@ -386,8 +387,8 @@ def main() -> None:
         print(f"{tool}: left out, because {program} is not installed", file=sys.stderr)
     lines = [json.loads(text) for text in RAW.read_text(encoding="utf-8").splitlines()]
     for wanted in still_wanted(lines, is_quick=given.quick):
-        is_left_out = wanted.tool in missing or given.tool not in (None, wanted.tool)
-        if is_left_out or given.cases not in (None, wanted.cases):
+        asked = ((given.tool, wanted.tool), (given.cases, wanted.cases), (given.head, wanted.kind))
+        if wanted.tool in missing or any(only not in (None, has) for only, has in asked):
             continue
         if time.monotonic() - started > 60 * given.minutes:
             break
