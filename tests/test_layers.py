@@ -35,6 +35,7 @@ LIGHT += [
     "bench.cli.profile_command",
     "bench.cli.weights",
     "bench.cli.train",
+    "bench.cli.prediction_views",
     "bench.cli.predictions",
 ]
 

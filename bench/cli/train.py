@@ -21,7 +21,7 @@ from bench.cli.arguments import (
     model_arguments,
 )
 from bench.cli.console import print_json, print_note, print_table, print_text
-from bench.cli.predictions import effects_of, show_effects
+from bench.cli.prediction_views import effects_of, show_effects
 from bench.cli.run_display import (
     LiveRun,
     print_prediction_files,

@@ -8,6 +8,7 @@ worst rank is the number of models minus those that are significantly worse.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,15 @@ from numpy.typing import NDArray
 from bench.core.errors import InputError
 from bench.core.schema import Json
 from bench.core.stats import Estimate, holm
-from bench.train.predictions import Agreement, Predictions, aligned, compare_predictions, kind_of_scores
+from bench.train.predictions import (
+    Agreement,
+    PredictionFile,
+    Predictions,
+    aligned,
+    compare_predictions,
+    kind_of_scores,
+    store_predictions,
+)
 
 SURE = 0.05
 
@@ -98,3 +107,31 @@ def ensemble(predictions: Sequence[Predictions]) -> Predictions:
     protocol["ensemble"] = [dict(found.protocol) for found in predictions]
     scores = np.mean(together, axis=0).astype(np.float32)
     return replace(first, scores=scores, protocol=protocol, model=" + ".join(names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedFiles:
+    """Three or more files, their ranking, and the ensemble of all; None with the reason in `why_not`."""
+
+    files: Sequence[PredictionFile]
+    ranking: Ranking
+    ensemble: Predictions | None
+    why_not: str = ""
+
+
+def rank_files(files: Sequence[PredictionFile], *, target: Path | None) -> RankedFiles:
+    """Rank the models of several files; their ensemble is written to `target` if it is given.
+
+    Raises InputError unless all scored the same videos, and if they cannot be averaged although a target asks for it.
+    """
+    found = [opened.predictions for opened in files]
+    ranking = rank_models(found)
+    try:
+        together, why_not = ensemble(found), ""
+    except InputError as error:
+        if target is not None:
+            raise
+        together, why_not = None, str(error)
+    if target is not None and together is not None:
+        store_predictions(target, together)
+    return RankedFiles(files=files, ranking=ranking, ensemble=together, why_not=why_not)
