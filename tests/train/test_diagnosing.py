@@ -14,7 +14,7 @@ from bench.core.input_protocol import InputProtocol
 from bench.core.schema import Clip
 from bench.data.collection import Video, VideoSet
 from bench.data.encode import HISTORY_FREE, write_mp4
-from bench.train import diagnosing
+from bench.train import diagnosing, setting_scores
 from bench.train.candidates import Setting, candidates, zoo_normalisations
 from bench.train.diagnosing import diagnose, stratified
 from bench.train.evaluating import evaluate_changes
@@ -57,7 +57,7 @@ def made(monkeypatch):
                         self.impossible[setting.forward_key] = error
                 yield found
 
-        monkeypatch.setattr(diagnosing.Scorer, "_computed", computed)
+        monkeypatch.setattr(setting_scores.Scorer, "_computed", computed)
 
     return make
 
@@ -92,7 +92,7 @@ def films(tmp_path):
 
 def test_scores_of_settings_computed_together_are_those_of_an_evaluation_of_each(films):
     start = replace(START, clip=Clip.model_validate("4x2x16"))
-    scorer = diagnosing.Scorer(model=Tiny(), videos=films, device="cpu", batch=4)
+    scorer = setting_scores.Scorer(model=Tiny(), videos=films, device="cpu", batch=4)
     settings = [start, *(each.setting for each in candidates(start, stored=InputProtocol(), classes=CLASSES))]
     scorer.extend(settings, 6)
     forwards = scorer.forwards
@@ -125,7 +125,7 @@ def test_worker_processes_give_the_outputs_of_this_process(films):
 
     found = {}
     for workers in (0, 2):
-        scorer = diagnosing.Scorer(model=Tiny(), videos=films, device="cpu", batch=2, workers=workers)
+        scorer = setting_scores.Scorer(model=Tiny(), videos=films, device="cpu", batch=2, workers=workers)
         scorer.extend(settings, 6, on_chunk=note_processes)
         assert len(processes) >= workers
         found[workers] = [scorer.scores(setting, 6) for setting in settings]
@@ -137,7 +137,7 @@ def test_worker_processes_give_the_outputs_of_this_process(films):
 
 def test_a_view_with_the_same_values_is_not_computed_again(films):
     """Video 0 is square: its three crops are one. The others differ in width, by 1, 2, 3, 4 and 5 columns a side."""
-    scorer = diagnosing.Scorer(model=Tiny(), videos=films, device="cpu")
+    scorer = setting_scores.Scorer(model=Tiny(), videos=films, device="cpu")
     start = replace(START, clip=Clip.model_validate("4x2x16"))
     alike = replace(start, protocol=start.with_parts(interpolation="bicubic", crop_rounding="ceil").protocol)
     scorer.extend([start, alike], 6)
@@ -240,7 +240,7 @@ def test_another_order_of_the_classes_is_found_without_a_forward_pass(made):
 
 def test_unread_videos_are_left_out_and_counted(made, monkeypatch):
     made(lambda setting: 0.5)
-    computed = diagnosing.Scorer._computed
+    computed = setting_scores.Scorer._computed
 
     def failing(self, settings, places):
         for found in computed(self, settings, places):
@@ -249,7 +249,7 @@ def test_unread_videos_are_left_out_and_counted(made, monkeypatch):
                 for key, of in found.items()
             }
 
-    monkeypatch.setattr(diagnosing.Scorer, "_computed", failing)
+    monkeypatch.setattr(setting_scores.Scorer, "_computed", failing)
     found = diagnosed()
     assert (found.videos, found.unread) == (180, 20)
     assert any(sentence.startswith("20 videos could not be read") for sentence in found.sentences())
@@ -312,7 +312,7 @@ def test_a_diagnosis_killed_midway_goes_on_where_it_was(made, monkeypatch, tmp_p
 
     def counted(kill_after):
         made(lambda setting: 0.5)
-        computed = diagnosing.Scorer._computed
+        computed = setting_scores.Scorer._computed
 
         def counting(self, settings, places):
             for number, found in enumerate(computed(self, settings, places)):
@@ -321,7 +321,7 @@ def test_a_diagnosis_killed_midway_goes_on_where_it_was(made, monkeypatch, tmp_p
                 computed_pairs.append((number, sorted(found), sorted(next(iter(found.values())))))
                 yield found
 
-        monkeypatch.setattr(diagnosing.Scorer, "_computed", counting)
+        monkeypatch.setattr(setting_scores.Scorer, "_computed", counting)
 
     counted(10_000)
     whole = diagnosed()
