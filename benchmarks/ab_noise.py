@@ -150,6 +150,7 @@ PLAN = (
     Wanted(tool=VBENCH, kind="plus 10 %", count=5, budget="5m", busy=1),
     Wanted(tool=VBENCH, kind="plus 5 %", count=5, budget="5m", busy=1),
     Wanted(tool=VBENCH, kind="plus 10 %", count=5, budget="10m", cases=10),
+    Wanted(tool=VBENCH, kind="plus 10 %", count=5, budget="10m", cases=10, busy=1),
     Wanted(tool=VBENCH, kind="same", count=5, budget="10m", cases=10),
     *(
         Wanted(tool=tool, kind=kind, count=5)

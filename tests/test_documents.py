@@ -197,11 +197,13 @@ def test_values_that_the_explanation_quotes_are_those_of_the_benchmark(benchmark
 def test_the_seconds_that_the_page_of_the_gate_quotes_are_those_of_the_benchmark() -> None:
     lines = (ROOT / "benchmarks" / "ab_noise.md").read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| vbench ab")]
-    seconds = {(row[2], row[3]): row[-2] for row in rows if row[1] == "1" and row[4] == "e-value, heap kept"}
-    alone, busy = ([seconds[busy, f"plus {change} %"] for change in (50, 10)] for busy in "01")
+    seconds = {(row[1], row[2], row[3]): row[-2] for row in rows if row[4] == "e-value, heap kept"}
+    alone, busy = ([seconds["1", busy, f"plus {change} %"] for change in (50, 10)] for busy in "01")
+    ten = [seconds["10", busy, "plus 10 %"] for busy in "01"]
     page = " ".join((ROOT / "docs" / "gate.md").read_text(encoding="utf-8").split())
     assert f"took [{alone[0]} and {alone[1]} seconds]" in page
     assert f", and {busy[0]} and {busy[1]} while another process" in page
+    assert f"10 % slower took {ten[0]} and {ten[1]} seconds" in page
 
 
 def test_the_coverage_that_the_explanation_quotes_is_that_of_the_benchmark() -> None:

@@ -308,7 +308,7 @@ def test_one_setting_has_its_error_raised_if_it_is_the_evaluation_in_question(ma
 
 def test_a_diagnosis_killed_midway_goes_on_where_it_was(made, monkeypatch, tmp_path):
     computed_pairs = []
-    monkeypatch.setattr(diagnosing, "SAVE_EVERY_S", 0)
+    monkeypatch.setattr(setting_scores, "SAVE_EVERY_S", 0)
 
     def counted(kill_after):
         made(lambda setting: 0.5)
