@@ -118,15 +118,15 @@ def _filled(text: str, given: dict[str, str]) -> str:
 
 
 def _is_due(condition: str | None, given: dict[str, str], *, has_failed: bool) -> bool:
-    """`always()`, `inputs.NAME == ''` and `!= ''`, joined by `&&`: all that the action asks."""
+    """`always()`, `inputs.NAME == 'VALUE'` and `!= 'VALUE'`, joined by `&&`: all that the action asks."""
     parts = [part.strip() for part in (condition or "").split("&&") if part]
     if has_failed and "always()" not in parts:
         return False
     for part in parts:
         if part == "always()":
             continue
-        name, sign = re.fullmatch(r"inputs\.([\w-]+) (==|!=) ''", part.strip()).groups()  # type: ignore[union-attr]
-        if (given[name] == "") != (sign == "=="):
+        name, sign, value = re.fullmatch(r"inputs\.([\w-]+) (==|!=) '(\w*)'", part).groups()  # type: ignore[union-attr]
+        if (given[name] == value) != (sign == "=="):
             return False
     return True
 
@@ -276,6 +276,34 @@ def test_base_records_together_with_a_base_commit_are_refused(
     code, outputs, said = run_action(repository, programs=folder, **given)
     assert (code, outputs) == (2, "exit-code=2\n")
     assert "without base and head" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"base": "kept", "counts": "yes"}, "counts is true or false, not 'yes'"),
+        ({"base-ref": "main", "across": "True"}, "across is true or false, not 'True'"),
+        ({"base-ref": "main", "comment": "0"}, "comment is true or false, not '0'"),
+        ({"base": "kept", "counts": "true"}, "counts needs base-ref"),
+        ({"base-ref": "main", "suite": ""}, "base-ref needs suite"),
+        ({"base": "kept", "head": "new"}, "give it without head"),
+        ({}, "give base-ref"),
+        ({"suite": "", "head": "new"}, "give base-ref"),
+    ],
+)
+def test_inputs_that_contradict_each_other_or_lack_one_are_refused_before_anything_runs(
+    repository: Path, tmp_path: Path, programs: Callable[..., Path], given: dict[str, str], said: str
+) -> None:
+    folder = programs(python3="", vbench=OURS.format(run=0, judged=0))
+    code, outputs, printed = run_action(repository, programs=folder, **{"suite": "counts.yaml", **given})
+    assert (code, outputs) == (2, "exit-code=2\n")
+    assert said in printed
+    assert not (tmp_path / "called.txt").exists()
+
+
+@pytest.mark.parametrize(("cache", "is_used"), [("true", True), ("false", False), ("", False)])
+def test_the_cache_can_be_switched_off(cache: str, is_used: bool) -> None:
+    assert _is_due(step_named("Cache packages and counts")["if"], {"cache": cache}, has_failed=False) == is_used
 
 
 def test_without_more_words_this_very_checkout_is_installed(
