@@ -102,6 +102,13 @@ def test_the_workflow_calls_the_script(tmp_path: Path) -> None:
     assert any(step.get("run") == "bash bisect-alarms.sh speed.yaml history main" for step in steps)
 
 
+def test_every_program_that_the_workflow_installs_is_an_address_or_in_the_repository() -> None:
+    """`pip install ./vbench` needs a checkout of vbench inside the user's repository, which no step makes."""
+    workflow = YAML(typ="safe").load((EXAMPLES / "nightly.yml").read_text(encoding="utf-8"))
+    scripts = [step["run"] for step in workflow["jobs"]["history"]["steps"] if "pip install" in step.get("run", "")]
+    assert [script.split()[-1] for script in scripts] == ['"git+https://github.com/OWNER/vbench@v0.1"']
+
+
 def test_the_shell_of_the_nightly_job_is_clean(tmp_path: Path) -> None:
     shellcheck = shutil.which("shellcheck")
     if shellcheck is None:
