@@ -80,10 +80,11 @@ def history(
         if pages:
             from bench.reporting.history_page import write_alarm_feed, write_alarm_page
 
+            linked = linked or remote_repository(folder)
             if html is not None:
-                write_alarm_page(html, facts, repository=linked or remote_repository(folder))
+                write_alarm_page(html, facts, repository=linked)
             if atom is not None:
-                write_alarm_feed(atom, facts)
+                write_alarm_feed(atom, facts, repository=linked)
         return
     from bench.comparison.history import history_of
 

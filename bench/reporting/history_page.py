@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from bench.core.repository import Repository
 from bench.core.schema import digest
-from bench.core.units import MINUS, choose_scale, format_value, plural
+from bench.core.units import choose_scale, format_signed, format_value, plural
 from bench.reporting.rendering import DrawnSection, harmless, link_list, render
 from bench.reporting.site import write_single_page
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
@@ -33,7 +33,7 @@ TEMPLATE = """
 <figcaption>{{ alt }}. Horizontal lines are levels; a new level begins at a marked commit.</figcaption>
 </figure>
 {% for change in changes %}
-<p class="loud"><strong>{{ change.verdict | capitalize }} from \
+<p class="loud"><strong>{{ change.verdict | capitalize }}{{ change.where }} from \
 <a href="#{{ change.row }}"><code>{{ change.commit }}</code></a> on.</strong> {{ change.text }} {% if change.page %}
 <a href="{{ change.page }}">What changed between the two</a>.{% endif %}</p>
 {% endfor %}
@@ -78,8 +78,11 @@ def write_regression_feed(file: Path, history: Mapping[str, Any], *, repository:
     for change in reversed(regressions):
         commit = change["first"]["commit"]
         entry = ElementTree.SubElement(feed, "entry")
-        _add(entry, "title", f"{name} is worse from {harmless(commit[:10])} on")
-        _add(entry, "id", f"urn:vbench:{digest(name)}:{digest(commit)}")
+        # Several machines may become worse at one commit, and ids of entries must be unique.
+        machine = change["machine"] if len(history.get("machines", ())) > 1 else ""
+        where = f" on {harmless(machine)}" if machine else ""
+        _add(entry, "title", f"{name} is worse{where} from {harmless(commit[:10])} on")
+        _add(entry, "id", f"urn:vbench:{digest(name)}:{digest(commit)}{f':{digest(machine)}' if machine else ''}")
         _add(entry, "updated", change["first"]["started_at"])
         if page := _commit_page(repository, commit):
             ElementTree.SubElement(entry, "link", rel="alternate", href=page)
@@ -146,8 +149,11 @@ def write_alarm_page(file: Path, overview: Mapping[str, Any], *, repository: Rep
     return write_single_page(file, sections, title=title, description="")
 
 
-def write_alarm_feed(file: Path, overview: Mapping[str, Any]) -> Path:
-    """Write an Atom feed with one entry per alarm, a commit from which on metrics are worse; returns its path."""
+def write_alarm_feed(file: Path, overview: Mapping[str, Any], *, repository: Repository | None = None) -> Path:
+    """Write an Atom feed with one entry per alarm, a commit from which on metrics are worse; returns its path.
+
+    Entries link to the pages of their commits in the `repository`, if one is given.
+    """
     feed = ElementTree.Element("feed", xmlns=ATOM)
     _add(feed, "title", "Alarms")
     _add(feed, "id", "urn:vbench:alarms")
@@ -156,9 +162,12 @@ def write_alarm_feed(file: Path, overview: Mapping[str, Any]) -> Path:
     _add(ElementTree.SubElement(feed, "author"), "name", "vbench")
     for group in reversed(overview["alarms"]):
         entry = ElementTree.SubElement(feed, "entry")
-        _add(entry, "title", f"Worse from {harmless(group['first'][:10])} on: {harmless('; '.join(group['causes']))}")
+        causes = harmless("; ".join(group["causes"])) or plural(len(group["moved"]), "metric")
+        _add(entry, "title", f"Worse from {harmless(group['first'][:10])} on: {causes}")
         _add(entry, "id", f"urn:vbench:alarm:{digest(group['first'])}")
         _add(entry, "updated", group["measured_at"])
+        if page := _commit_page(repository, group["first"]):
+            ElementTree.SubElement(entry, "link", rel="alternate", href=page)
         _add(entry, "content", harmless(_moved_text(group, overview["machines"])))
     file.write_text(ElementTree.tostring(feed, encoding="unicode", xml_declaration=True) + "\n", encoding="utf-8")
     return file
@@ -168,7 +177,7 @@ def _moved_text(group: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Return the metrics of an alarm with their changes: `net 16x1x112: latency.p50_ms +5.0 % on H100`."""
     found = []
     for moved in group["moved"]:
-        change = "changed" if moved["change"] is None else f"{100 * moved['change']:+.1f} %".replace("-", MINUS)
+        change = "changed" if moved["change"] is None else f"{format_signed(100 * moved['change'], 1)} %"
         machine = f" on {names[moved['machine']]}" if moved["machine"] in names else ""
         found.append(f"{moved['case']}: {moved['metric']} {change}{machine}")
     return "; ".join(found)
@@ -210,7 +219,7 @@ def _drifts(drifts: Sequence[Mapping[str, Any]]) -> Any:
         first, last = (end["commit"] if isinstance(end, Mapping) else end for end in (drift["first"], drift["last"]))
         before = drift.get("before", 0)
         change = drift["change"] if "change" in drift else drift["after"] / before - 1 if before > 0 else None
-        text = "changed" if change is None else f"{100 * change:+.1f} %".replace("-", MINUS)
+        text = "changed" if change is None else f"{format_signed(100 * change, 1)} %"
         what = f"{drift['case']}: {drift['metric']}" if "case" in drift else "this metric"
         rows.append((what, drift["machine"], text, drift["verdict"], first, last))
     heads = ("Series", "Machine", "Change", "Verdict", "From commit", "To commit")
@@ -265,6 +274,7 @@ def _chart(history: Mapping[str, Any], repository: Repository | None) -> Any:
     changes = [
         {
             "verdict": change["verdict"],
+            "where": f" on {change['machine']}" if len(machines) > 1 else "",
             "commit": change["first"]["commit"][:10],
             "row": _row_id(places[_key(change["first"])]),
             "text": _change_text(change, unit),
@@ -318,7 +328,7 @@ def _levels(history: Mapping[str, Any], x_of: Any, y_of: Any, places: Mapping[An
 def _change_text(change: Mapping[str, Any], unit: str) -> str:
     step = change["step"]
     before, after = format_value(step["before"], unit), format_value(step["after"], unit)
-    share = f" ({100 * (step['after'] / step['before'] - 1):+.1f} %)".replace("-", MINUS) if step["before"] > 0 else ""
+    share = f" ({format_signed(100 * (step['after'] / step['before'] - 1), 1)} %)" if step["before"] > 0 else ""
     return f"{before} before, {after} after{share}; the last commit before is {change['last_before']['commit'][:10]}."
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from bench.core.repository import Repository
-from bench.reporting.history_page import write_history_page, write_regression_feed
+from bench.reporting.history_page import write_alarm_feed, write_history_page, write_regression_feed
 
 REPOSITORY = Repository(address="https://github.com/owner/name")
 ATOM = "{http://www.w3.org/2005/Atom}"
@@ -78,3 +78,30 @@ def test_a_feed_has_one_entry_per_regression(tmp_path: Path) -> None:
     ids = {entry.findtext(f"{ATOM}id"), feed.findtext(f"{ATOM}id")}
     assert len(ids) == 2
     assert feed.findtext(f"{ATOM}updated") == "2025-03-06T00:00:00+00:00"
+
+
+def test_a_feed_tells_machines_apart_that_became_worse_at_one_commit(tmp_path: Path) -> None:
+    facts = history()
+    change = facts["changes"][0]
+    facts["machines"] = [{"id": name} for name in ("a1", "b2")]
+    facts["changes"] = [{**change, "machine": name} for name in ("a1", "b2")]
+    feed = ElementTree.parse(write_regression_feed(tmp_path / "feed.xml", facts)).getroot()
+    entries = feed.findall(f"{ATOM}entry")
+    assert len({entry.findtext(f"{ATOM}id") for entry in entries}) == 2
+    titles = [str(entry.findtext(f"{ATOM}title")) for entry in entries]
+    assert [title.partition(" is ")[2] for title in titles] == [f"worse on {name} from 5555555555 on" for name in ("b2", "a1")]
+
+
+def test_a_feed_of_alarms_has_a_link_and_a_title_for_each(tmp_path: Path) -> None:
+    moved = {"case": "net", "metric": "macs.forward", "change": 2e-4, "machine": ""}
+    alarm = {"first": "5" * 40, "measured_at": "2025-03-05T00:00:00+00:00", "causes": [], "moved": [moved]}
+    overview = {"alarms": [alarm], "machines": {}}
+    feed = ElementTree.parse(write_alarm_feed(tmp_path / "feed.xml", overview, repository=REPOSITORY)).getroot()
+    (entry,) = feed.findall(f"{ATOM}entry")
+    assert entry.findtext(f"{ATOM}title") == "Worse from 5555555555 on: 1 metric"
+    assert entry.findtext(f"{ATOM}content") == "net: macs.forward +0.020 %"
+    link = entry.find(f"{ATOM}link")
+    assert link is not None
+    assert link.get("href") == f"https://github.com/owner/name/commit/{'5' * 40}"
+    plain = ElementTree.parse(write_alarm_feed(tmp_path / "feed.xml", overview)).getroot()
+    assert plain.find(f".//{ATOM}link") is None
