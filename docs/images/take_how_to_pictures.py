@@ -7,6 +7,7 @@ The trained model is then evaluated with a wrong value range, for a diagnosis, a
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,12 +32,13 @@ def main() -> None:
         (folder / "use_of_time.yaml").write_text(suite, encoding="utf-8")
         vbench("run", "use_of_time.yaml", folder=folder)
         results = folder / "results" / "use_of_time"
-        weights = str(results / trained_weights(results, kernel_depth=3))
+        # Relative names, because pages show them.
+        weights = str((results / trained_weights(results, kernel_depth=3)).relative_to(folder))
         model = ["c3d_search", "--arg", "kernel_depth=3", "--arg", "width=0.125"]
         data = ["--dataset", "motions", "--preprocess", WRONG, "--published", "99"]
         vbench("diagnose", *model, "--weights", weights, *data, "--out", ".", folder=folder)
-        video = open_dataset("motions", split="val").videos[2].path
-        vbench("explain", *model, str(video), "--weights", weights, "--out", "explanation.html", folder=folder)
+        shutil.copyfile(open_dataset("motions", split="val").videos[2].path, folder / "video.mp4")
+        vbench("explain", *model, "video.mp4", "--weights", weights, "--out", "explanation.html", folder=folder)
         pages = {name: folder / f"{name}.html" for name in ("diagnosis", "explanation")}
         pages |= {name: results / "report" / f"{name}.html" for name in ("changed-input", "calibration")}
         for name, page in pages.items():
