@@ -1,10 +1,11 @@
 """The leaderboard: doubtful values are marked and never lead it."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 from bench.reporting.results import collect
-from bench.reporting.sections.leaderboard import rank, rows_in_order
+from bench.reporting.sections.leaderboard import DOUBTS, REMARKS, rank, rows_in_order
 from bench.reporting.sections.summary import summarise
 
 WRONG = {"parity": {"is_within_tolerance": False}}
@@ -140,3 +141,8 @@ def test_a_range_of_few_runs_is_called_a_range(make: SimpleNamespace) -> None:
     runs = [make.timing("a", ms=ms, run_index=i) for i, ms in enumerate((10.0, 10.5, 11.0))]
     page = make.page(str(rank(collect([*runs, make.timing("b", ms=20)]))))
     assert page.column("leaderboard-table", "Latency")[0].split("|")[1] == "range 10.0–11.0"
+
+
+def test_every_mark_of_the_board_is_explained_in_the_documentation() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "statuses.md").read_text(encoding="utf-8")
+    assert [mark for mark in (*DOUBTS, *REMARKS) if f"\n| {mark} |" not in page] == []
