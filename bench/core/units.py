@@ -24,6 +24,7 @@ SECONDS = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 PLAIN = frozenset({"%", "pt", "J", "Wh", "W", "°C", "x", "1", ""})
 RATES = frozenset({"FLOP/s", "B/s"})  # scaled by thousands, as in data sheets; other rates are not scaled
 COLUMN_DIGITS, TEXT_DIGITS = 3, 4  # significant digits of the median of a column, and of a value in a sentence
+ROUNDING_NOISE = 1e-11  # of differences in percent or points; that of floats is about 1e-14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +150,13 @@ def format_number(value: float, decimals: int) -> str:
         return f"{value:.1e}".replace("-", MINUS)
     return f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", MINUS)
 
+
+
+def format_signed(value: float, decimals: int) -> str:
+    """`+3.1` or `−0.020`: a difference as `format_number` writes it, with its sign; `0.0` if it is rounding noise."""
+    if abs(value) < ROUNDING_NOISE:
+        value = 0.0
+    return f"{'+' if value > 0 else ''}{format_number(value, decimals)}"
 
 def format_exact(value: float | None, unit: str) -> str:
     """`value` with all its digits and the unit of the record: `38,547,423,232 MACs`."""

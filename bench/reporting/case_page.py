@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.core.privacy import anonymous_text
 from bench.core.schema import Json, Metric, Record
-from bench.core.units import DASH, format_exact, format_number, format_value, plural
+from bench.core.units import DASH, MINUS, format_exact, format_number, format_value, plural
 from bench.reporting.board import label_of
 from bench.reporting.case_results import CaseResult
 from bench.reporting.links import Links
@@ -109,11 +109,8 @@ def _rows(case: CaseResult, runs: Sequence[Record]) -> tuple[TableRow, ...]:
     for key, recorded in case.metrics.items():
         summary, first = case.summaries[key], recorded[0].metric
         labels = ", ".join(f"{axis_name(k)} {v}" for k, v in first.labels.items())
-        interval = (
-            f"{format_value(summary.low, summary.unit)} to {format_value(summary.high, summary.unit)}"
-            if summary.has_interval
-            else ""
-        )
+        ends = f"{format_value(summary.low, summary.unit)} to {format_value(summary.high, summary.unit)}"
+        interval = f"{'range ' if summary.is_range else ''}{ends}" if summary.has_interval else ""
         value = TableCell(
             text=format_value(summary.value, summary.unit) if summary.value is not None else DASH,
             sort=summary.value,
@@ -157,7 +154,7 @@ def _drift(case: CaseResult, key: str) -> Any:
                             TableCell(text=f"Run {record.run_index + 1}"),
                             TableCell(text=name.removesuffix("_ms")),
                             *(TableCell() if t is None else TableCell(text=format_number(t, 3), sort=t) for t in times),
-                            TableCell() if ratio is None else TableCell(text=f"{100 * (ratio - 1):+.1f} %", sort=ratio),
+                            TableCell() if ratio is None else _change(ratio),
                         )
                     )
                 )
@@ -221,3 +218,7 @@ def _log(results: Results, case: CaseResult) -> Any:
 
 def _number(value: Json) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _change(ratio: float) -> TableCell:
+    return TableCell(text=f"{100 * (ratio - 1):+.1f} %".replace("-", MINUS), sort=ratio)

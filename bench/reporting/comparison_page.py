@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.core.units import DASH, MINUS, format_number, format_value
+from bench.core.units import DASH, format_exact, format_number, format_signed, format_value
 from bench.reporting.rendering import DrawnSection, render
 from bench.reporting.site import write_single_page
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
@@ -121,7 +121,10 @@ def _cells(row: Mapping[str, Any]) -> tuple[TableCell, ...]:
         TableCell(text=row["verdict"], chips=tuple(marks), is_best=False),
         TableCell(text=row["case"], below=f"suite {row['suite']}"),
         TableCell(text=row["metric"]),
-        *(TableCell(text=format_value(row[side], row["unit"]), sort=row[side]) for side in ("base", "head")),
+        *(
+            TableCell(text=format_value(value, row["unit"]), sort=value, title=format_exact(value, row["unit"]))
+            for value in (row["base"], row["head"])
+        ),
         TableCell()
         if change is None
         else TableCell(
@@ -139,7 +142,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[TableCell, ...]:
 
 
 def _signed(percent: float) -> str:
-    return f"{percent:+.1f}".replace("-", MINUS)
+    return format_signed(percent, 1)
 
 
 def _forest(rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from bench.core.doubts import TIMING_DOUBTS
 from bench.core.registry import DATASETS
 from bench.core.stats import Estimate
-from bench.core.units import choose_scale, format_doubtful, format_number, plural
+from bench.core.units import choose_scale, format_doubtful, format_number, format_signed, plural
 from bench.reporting.ablation import POINTS, Ablation, Effect, level_text
 from bench.reporting.board import Board, Column
 from bench.reporting.case_results import MetricSummary
@@ -196,7 +196,7 @@ def _number(effect: Effect, value: float, decimals: int) -> str:
     if effect.is_ratio:
         return f"×{format_number(value, decimals)}"
     value *= 100 if effect.column.unit == "fraction" else 1
-    return f"{'+' if value > 0 else ''}{format_number(value, decimals)}"
+    return format_signed(value, decimals)
 
 
 def _unit(effect: Effect) -> str:

@@ -150,6 +150,13 @@ class Site:
     def _navigations(self) -> dict[tuple[str, str], str]:
         return {}
 
+    @property
+    def _copied_libraries(self) -> list[str]:
+        """The libraries that a single file contains."""
+        has_tables = any(file.startswith("vendor/tabulator") for page in self.pages for file in page.assets)
+        has_charts = any(page.has_charts for page in self.pages)
+        return [name for name, is_used in (("Tabulator", has_tables), ("plotly.js", has_charts)) if is_used]
+
     def single_html(self, *, inline: bool = True) -> str:
         """All pages in one file, with styles, scripts and data inside; without them if not `inline`."""
         scripts = list(_inline_scripts(self.pages)) if inline else []
@@ -164,6 +171,7 @@ class Site:
             scripts=scripts,
             hashes=hashes,
             has_charts=any(page.has_charts for page in self.pages),
+            copies=listed(self._copied_libraries) if inline else "",
         )
         return str(html)
 

@@ -14,6 +14,7 @@ from bench.core.units import (
     format_exact,
     format_interval,
     format_number,
+    format_signed,
     format_value,
     plural,
 )
@@ -160,3 +161,11 @@ def test_a_written_value_is_near_the_value(values: list[float], unit: str) -> No
     for value in values:
         read = float(scale.text(value).replace("\N{NARROW NO-BREAK SPACE}", "").replace("\N{MINUS SIGN}", "-"))
         assert read * scale.divisor == pytest.approx(value, rel=0.06, abs=0.51 * scale.divisor * 10**-scale.decimals)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(3.14, "+3.1"), (-3.14, "−3.1"), (0.02, "+0.020"), (-0.0004, "−0.00040"), (0.0, "0.0"), (1.4e-14, "0.0")],
+)
+def test_a_difference_has_its_sign_and_is_zero_only_if_it_is_rounding_noise(value: float, text: str) -> None:
+    assert format_signed(value, 1) == text

@@ -97,3 +97,12 @@ def test_changed_layers_come_before_the_verdicts_that_they_move(make: SimpleName
     ]
     assert places == sorted(places)
     assert "Changed layers" not in page_of(make, tmp_path, [verdict()])[1]
+
+
+def test_a_small_change_is_not_written_as_none(make: SimpleNamespace, tmp_path: Path) -> None:
+    """One parameter more of 78 million is 1.3e-6 %, and worse if the limit is 0 %."""
+    base, head = 78_409_573, 78_409_574
+    changed = verdict(base=base, head=head, unit="elements", ratio=head / base, interval=None, metric="params.total")
+    page, _ = page_of(make, tmp_path, [changed])
+    assert page.tables["verdicts"][1][5] == "+0.0000013"
+    assert page.titles["verdicts"][1][3:5] == ["78,409,573 elements", "78,409,574 elements"]

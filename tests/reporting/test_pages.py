@@ -62,7 +62,7 @@ def test_a_case_shows_every_metric_run_by_run_and_their_median(make: SimpleNames
         of_runs = [record.metric(metric.key).value for record in records]
         if metric.name == "latency.p50_ms":
             row = values["Latency",]
-            assert row[1] == f"{median(of_runs):g} ms|20 ms to 27 ms"
+            assert row[1] == f"{median(of_runs):g} ms|range 20 ms to 27 ms", "three runs give no 95 % interval"
             assert row[2:6] == ["3", *(f"{value:g} ms" for value in of_runs)]
         if metric.value is None:
             unknown = f"– ({metric.note})"

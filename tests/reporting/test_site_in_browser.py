@@ -523,6 +523,24 @@ def test_a_shared_address_of_the_overview_gives_the_same_limits(chromium: Any, s
         assert visit.messages == []
 
 
+def test_machines_are_not_ranked_with_each_other_on_the_overview(chromium: Any, site: Path) -> None:
+    """By hand: a clip takes timed_a 20 ms on machine A and 2 ms on machine B, so 50 and 500 clips/s."""
+    with Visit(chromium, site / "index.html") as visit:
+        budget = visit.page.locator("[data-module=budget]")
+        budget.locator(".tools label", has_text="machine").last.locator("select").select_option("")
+        budget.get_by_label("Gain").select_option(label="Throughput, batch 1")
+        budget.get_by_label("Cost").select_option(label="Latency")
+        assert "Machines are not ranked with each other" in budget.locator("p").first.inner_text()
+        texts = budget.locator("ol li").all_inner_texts()
+        assert [text.rsplit(" ", 1)[1] for text in texts] == ["A", "B"]
+        assert texts[1].startswith("timed_a 500 ")
+        visit.draw_all()
+        hover = visit.page.evaluate("() => document.querySelector('.plot-large').data[2].hovertemplate")
+        assert "clips/s at" in hover
+        assert "ms" in hover
+        assert visit.messages == []
+
+
 def test_a_point_of_the_overview_leads_to_its_model_and_the_chart_zooms(chromium: Any, site: Path) -> None:
     with Visit(chromium, site / "index.html") as visit:
         visit.draw_all()
