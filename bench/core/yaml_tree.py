@@ -88,6 +88,22 @@ def read_yaml(path: Path) -> Tree:
         raise _one_problem(positions[()], "lists and mappings are nested too deeply") from None
 
 
+def plain_values(text: str) -> Any:
+    """The plain values of a YAML text. Raises SuiteError if it is no YAML."""
+    return _plain(_loaded(text, file="text"), (), {(): Position(file="text", line=1, column=1)})
+
+
+def yaml_text(data: Any) -> str:
+    """Plain values as YAML; mappings and lists of single values are on one line."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = None, False, 100
+    stream = io.StringIO()
+    yaml.dump(data, stream)
+    return stream.getvalue()
+
+
 def _loaded(text: str, *, file: str) -> Any:
     """Parse `text` with ruamel; raises SuiteError with the position of a syntax error."""
     from ruamel.yaml import YAML

@@ -19,12 +19,17 @@ from bench.reporting.machines import Machine, Machines
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteFacts:
-    """What the suite file contains beyond the records. `planned` maps case ids to runs; None if it was not stored."""
+    """What the suite file contains beyond the records.
+
+    `text` is the file, `whole` the suite as it was measured if that differs: with the files that it extends, in its
+    small form, with changed recipes. `planned` maps case ids to runs; None if it was not stored.
+    """
 
     name: str
     title: str = ""
     description: str = ""
     text: str = ""
+    whole: str = ""
     baseline: Mapping[str, Json] = field(default_factory=dict)
     factors: tuple[str, ...] = ()
     planned: Mapping[str, int] | None = None
@@ -34,7 +39,7 @@ class SuiteFacts:
         """Read the facts that the store kept with the records; missing ones stay empty."""
         block = facts.get("ablate")
         block = block if isinstance(block, dict) else {}
-        texts = {key: str(facts.get(key) or "") for key in ("name", "title", "description", "text")}
+        texts = {key: str(facts.get(key) or "") for key in ("name", "title", "description", "text", "whole")}
         planned = facts.get("planned")
         return cls(
             **texts,

@@ -15,7 +15,7 @@ from bench.core.recipe_choice import RecipeChoice
 from bench.core.registry import metric_problem
 from bench.core.schema import DEFAULT_AXES, Case, Json, ModelInfo, Point, Pretraining, is_weights_argument
 from bench.core.validation import describe_error
-from bench.core.yaml_tree import Place, Tree
+from bench.core.yaml_tree import Place, Tree, plain_values, yaml_text
 from bench.data.collection import COMMON_OPTIONS, checked_options
 from bench.data.split_names import evaluated_split
 from bench.suite.axes import AXES, AXIS_ALIASES, axis_of, expanded, product, read_axis, spellings
@@ -39,6 +39,7 @@ class Suite:
     identify: bool = False
     require: Requirement | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Json]:
         """What reports and comparisons need of the suite; stored next to its records."""
@@ -47,11 +48,20 @@ class Suite:
             "title": self.title,
             "description": self.description,
             "text": self.text,
+            **({"whole": whole} if (whole := self._whole_text()) else {}),
             "planned": {case.id: case.runs for case in self.cases},
             "ablate": self.ablate.model_dump() if self.ablate else None,
             "gate": {metric: rule.model_dump(exclude_none=True) for metric, rule in self.gate.items()},
             **({"renamed": dict(self.renamed)} if self.renamed else {}),
         }
+
+    def _whole_text(self) -> str:
+        """The suite as it is measured, if that is not its own text: with what it extends, in its small form, changed."""
+        whole = {key: value for key, value in self.data.items() if key not in ("extends", "small")}
+        own = plain_values(self.text) if self.text else None
+        if not isinstance(own, dict) or whole == {key: value for key, value in own.items() if key != "small"}:
+            return ""
+        return yaml_text(whole)
 
 
 def plan_suite(tree: Tree, catalog: PlanningCatalog, *, recipes: Mapping[str, Path] | None = None) -> Suite:
@@ -80,6 +90,7 @@ def plan_suite(tree: Tree, catalog: PlanningCatalog, *, recipes: Mapping[str, Pa
         identify=file.identify,
         require=file.require,
         renamed=file.renamed,
+        data=tree.data,
     )
 
 

@@ -569,3 +569,12 @@ def test_the_method_explains_the_metrics_of_the_report(make: SimpleNamespace) ->
     page = make.page(make.report(collect([make.timing()])))
     assert "Metrics of this report" in page.text
     assert "in ms; lower is better" in page.text
+
+
+def test_the_text_of_a_suite_that_extends_others_can_be_run_or_names_what_it_lacks(make: SimpleNamespace) -> None:
+    facts = {"name": "demo", "text": "suite: demo\nextends: [base.yaml]\n"}
+    page = make.page(make.report(collect([make.counts()], [facts])))
+    assert "This file extends others" in page.text
+    page = make.page(make.report(collect([make.counts()], [{**facts, "whole": "suite: demo\nmodels: [c3d]\n"}])))
+    assert "models: [c3d]" in page.text
+    assert "extends:" not in page.text

@@ -15,6 +15,12 @@ from bench.reporting.results import Results
 from bench.reporting.table import Table, plain_table
 
 MOST_MACHINES = 12
+NAMES = {
+    "is_dirty": "uncommitted changes",
+    "vbench_is_dirty": "uncommitted changes of vbench",
+    "model_is_dirty": "uncommitted changes of the model",
+    "load_1min": "load, mean of 1 min",
+}
 TEMPLATE = """
 {% if differences %}
 <p class="loud"><strong>The records come from {{ number }} different machines.</strong>
@@ -113,7 +119,9 @@ def _differences(machines: Iterable[Machine]) -> Table:
 
 
 def _readable(name: str) -> str:
-    return name.removesuffix("_bytes").replace("_", " ") if not name.startswith("env.") else name.removeprefix("env.")
+    if name.startswith("env."):
+        return name.removeprefix("env.")
+    return NAMES.get(name, name.removesuffix("_bytes").replace("_", " "))
 
 
 def _value(name: str, value: Json) -> str:

@@ -9,7 +9,12 @@ TEMPLATE = """
 {% for suite in suites %}
 <details><summary>{{ suite.title or suite.name }}</summary>
 {% if suite.description %}<p>{{ suite.description }}</p>{% endif %}
-<pre tabindex="0">{{ suite.text }}</pre>
+{% if suite.whole %}
+<p>The suite as it was measured, with the files that it extends and the changes of the command line:</p>
+{% elif "\nextends:" in "\n" ~ suite.text %}
+<p>This file extends others, which the records do not have; they are needed too.</p>
+{% endif %}
+<pre tabindex="0">{{ suite.whole or suite.text }}</pre>
 </details>
 {% endfor %}
 """
