@@ -146,10 +146,9 @@ def format_number(value: float, decimals: int) -> str:
         return f"{value:.{decimals}f}"
     if abs(value) < 10 ** (1 - decimals) and not float(value).is_integer():
         decimals = max(decimals, 1 - math.floor(math.log10(abs(value))))
-    if decimals > 9:
+    if decimals > 9 or abs(value) >= 1e15:
         return f"{value:.1e}".replace("-", MINUS)
     return f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", MINUS)
-
 
 
 def format_signed(value: float, decimals: int) -> str:
@@ -157,6 +156,7 @@ def format_signed(value: float, decimals: int) -> str:
     if abs(value) < ROUNDING_NOISE:
         value = 0.0
     return f"{'+' if value > 0 else ''}{format_number(value, decimals)}"
+
 
 def format_exact(value: float | None, unit: str) -> str:
     """`value` with all its digits and the unit of the record: `38,547,423,232 MACs`."""

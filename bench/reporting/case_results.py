@@ -303,7 +303,9 @@ def _single(recorded_metric: RecordedMetric) -> tuple[Estimate, str]:
     if ends is None:
         return Estimate(value=value, low=math.nan, high=math.nan), "one run"
     low, high = ends
-    return Estimate(value=value, low=low, high=high), "one run, with the 95 % interval of its own samples"
+    is_of_videos = recorded_metric.metric.is_share
+    over = "its test videos" if is_of_videos else "its own samples"
+    return Estimate(value=value, low=low, high=high), f"one run, with the 95 % interval of {over}"
 
 
 def _over_seeds(recorded: Sequence[RecordedMetric], values: Sequence[float]) -> tuple[Estimate, str]:

@@ -122,7 +122,9 @@ def _cells(row: Mapping[str, Any]) -> tuple[TableCell, ...]:
         TableCell(text=row["case"], below=f"suite {row['suite']}"),
         TableCell(text=row["metric"]),
         *(
-            TableCell(text=format_value(value, row["unit"]), sort=value, title=format_exact(value, row["unit"]))
+            TableCell()
+            if value is None
+            else TableCell(text=format_value(value, row["unit"]), sort=value, title=format_exact(value, row["unit"]))
             for value in (row["base"], row["head"])
         ),
         TableCell()

@@ -121,6 +121,7 @@ def _column(column: Column, scale: Scale, *, is_headline: bool) -> dict[str, Any
         "title": column.full_name,
         "unit": column.unit,
         "shown_unit": scale.unit_after(column.name),
+        "whole_unit": scale.unit,
         "divisor": scale.divisor,
         "better": column.better,
         "meaning": metric_meaning(column.metric),

@@ -51,7 +51,7 @@ def _levels(ablation: Ablation, goal: Column, effects: list[Effect], name: str) 
                 "error_x": error_bars(middles, lows, highs, color=INK),
             },
         ],
-        caption=f"{label} by {axis_name(ablation.factor)}. Rings are single seeds or runs; dots are the "
+        caption=f"{label} by {axis_name(ablation.factor)}. Rings are single seeds or runs; dots: "
         f"{listed(dict.fromkeys(effect.summary.how for effect in effects))}.",
     )
 

@@ -56,7 +56,7 @@ class Suite:
         }
 
     def _whole_text(self) -> str:
-        """The suite as it is measured, if that is not its own text: with what it extends, in its small form, changed."""
+        """The suite as it is measured: with what it extends, small or changed; empty if that is its own text."""
         whole = {key: value for key, value in self.data.items() if key not in ("extends", "small")}
         own = plain_values(self.text) if self.text else None
         if not isinstance(own, dict) or whole == {key: value for key, value in own.items() if key != "small"}:

@@ -169,3 +169,8 @@ def test_a_written_value_is_near_the_value(values: list[float], unit: str) -> No
 )
 def test_a_difference_has_its_sign_and_is_zero_only_if_it_is_rounding_noise(value: float, text: str) -> None:
     assert format_signed(value, 1) == text
+
+
+def test_a_number_beyond_all_units_has_an_exponent() -> None:
+    assert format_number(1e300, 0) == "1.0e+300"
+    assert format_number(999e12, 0) == "999 000 000 000 000".replace(" ", "\N{NARROW NO-BREAK SPACE}")

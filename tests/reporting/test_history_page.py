@@ -89,7 +89,9 @@ def test_a_feed_tells_machines_apart_that_became_worse_at_one_commit(tmp_path: P
     entries = feed.findall(f"{ATOM}entry")
     assert len({entry.findtext(f"{ATOM}id") for entry in entries}) == 2
     titles = [str(entry.findtext(f"{ATOM}title")) for entry in entries]
-    assert [title.partition(" is ")[2] for title in titles] == [f"worse on {name} from 5555555555 on" for name in ("b2", "a1")]
+    assert [title.partition(" is ")[2] for title in titles] == [
+        f"worse on {name} from 5555555555 on" for name in ("b2", "a1")
+    ]
 
 
 def test_a_feed_of_alarms_has_a_link_and_a_title_for_each(tmp_path: Path) -> None:

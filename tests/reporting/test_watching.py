@@ -87,7 +87,7 @@ def test_a_served_report_has_every_record_that_was_there_when_it_was_asked_for(
             before = read(address, "data/version.js")
             store.append(make.counts(name))
             assert read(address, "data/version.js") != before
-            assert f"from {number} records" in read(address)[1]
+            assert f"from {number} record{'s' if number > 1 else ''}. " in read(address)[1]
             assert name in read(address, "board.html")[1]
         assert live.is_followed
         assert read(address, "assets/")[0] == 404  # no list of files

@@ -33,7 +33,9 @@ def test_a_small_form_is_whole_and_reads_as_what_was_measured(path: Path, tmp_pa
 
 
 def test_a_suite_that_extends_others_and_has_changed_recipes_is_whole(tmp_path: Path) -> None:
-    (tmp_path / "base.yaml").write_text("models: [c3d]\nmatrix: {compile: [off]}\nmeasure: {accuracy: {recipe: quick}}\n")
+    (tmp_path / "base.yaml").write_text(
+        "models: [c3d]\nmatrix: {compile: [off]}\nmeasure: {accuracy: {recipe: quick}}\n"
+    )
     (tmp_path / "own.yaml").write_text("suite: own\nextends: [base.yaml]\nmodels: ['nets.py:small', 'on']\n")
     tree = read_suite(tmp_path / "own.yaml")
     expected = {

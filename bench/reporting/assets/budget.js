@@ -76,6 +76,10 @@
     });
   }
 
+  function nameOf(row) {
+    return row.machine && machines.length > 1 ? `, machine ${row.machine}` : "";
+  }
+
   function isRanked(cell) {
     return !(cell.doubts?.length) && !cell.is_lower_bound;
   }
@@ -104,7 +108,7 @@
         : `${inside.length} of ${points.length} rows fit; none of them can be ranked.`;
     list.replaceChildren(...listed.map(({ row, x, y }) => element("li", {},
       row.page ? element("a", { href: row.page }, row.label) : row.label,
-      ` ${y.text} ${gain.shown_unit}${y.interval ? ` (${y.interval})` : ""} at ${x.text} ${cost.shown_unit}${row.machine ? `, machine ${row.machine}` : ""}`)));
+      ` ${y.text} ${gain.whole_unit}${y.interval ? ` (${y.interval})` : ""} at ${x.text} ${cost.whole_unit}${nameOf(row)}`)));
     const alt = `${gain.title} against ${cost.title}: ${inside.length} points within the limits`;
     chart.setAttribute("aria-label", alt);
     whenPlotly(() => draw(points, inside, ranked, best, cost, gain));
@@ -127,8 +131,8 @@
     const trace = (list, marker, extra = {}) => ({
       type: "scatter", mode: "markers",
       x: list.map(({ x }) => x.value / dx), y: list.map(({ y }) => y.value / dy),
-      ids: list.map(({ row }) => row.page), customdata: list.map(({ row }) => escapeMarkup(`${row.label}${row.machine ? `, machine ${row.machine}` : ""}`)),
-      hovertemplate: `%{customdata}<br>${escapeMarkup(`%{y:.4g} ${gain.shown_unit} at %{x:.4g} ${cost.shown_unit}`)}<extra></extra>`, marker, ...extra,
+      ids: list.map(({ row }) => row.page), customdata: list.map(({ row }) => escapeMarkup(`${row.label}${nameOf(row)}`)),
+      hovertemplate: `%{customdata}<br>${escapeMarkup(`%{y:.4g} ${gain.whole_unit} at %{x:.4g} ${cost.whole_unit}`)}<extra></extra>`, marker, ...extra,
     });
     const errors = (list) => ({ type: "data", symmetric: false, array: list.map(({ y }) => ((y.high ?? y.value) - y.value) / dy), arrayminus: list.map(({ y }) => (y.value - (y.low ?? y.value)) / dy), width: 0, thickness: 1, color: colour("--muted") });
     const outside = points.filter((point) => !among.has(point));

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import get_args
 
 from bench.core.registry import register_section
-from bench.core.units import DASH, format_signed, plural
+from bench.core.units import DASH, MINUS, plural
 from bench.reporting.metric_text import listed, value_text
 from bench.reporting.rendering import render
 from bench.reporting.reproduction import ZERO_SHOT, EvaluatedModel, LedgerEntry, Outcome, ledger
@@ -102,4 +102,4 @@ def _difference(entry: LedgerEntry) -> TableCell:
 
 
 def _signed(points: float) -> str:
-    return format_signed(points, 1)
+    return f"{points:+.1f}".replace("-", MINUS)

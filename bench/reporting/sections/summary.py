@@ -47,7 +47,7 @@ They are ranked within each machine only: <a href="{{ pages.machines }}">how the
 <p class="muted">Not ranked: {{ unranked }}.</p>
 {% endif %}
 {% if replaced %}
-<p class="muted">{{ replaced }} of the same runs were replaced by later ones and are not shown.</p>
+<p class="muted">{{ replaced }} not shown, because a later one of the same run replaces it.</p>
 {% endif %}
 """
 MOST_FINDINGS = 8
@@ -75,7 +75,7 @@ def summarise(results: Results) -> str | None:
         partial=[_partial(progress) for progress in results.progress if not progress.is_complete],
         unranked=_unranked(results.board),
         pages={name: results.links.page(name) for name in ("failures", "machines", "ablations", "board")},
-        replaced=plural(results.replaced, "record") if results.replaced else "",
+        replaced=plural(results.replaced, "record is", "records are") if results.replaced else "",
     )
 
 
@@ -140,7 +140,7 @@ def _data_sets(results: Results) -> Iterator[tuple[str, str, str]]:
 def _machines(results: Results) -> tuple[str, str, str]:
     machines = results.timed_machines or results.machines
     if len(machines) > 1:
-        return "Machines", str(len(machines)), listed([machine.name for machine in machines], most=3)
+        return "Machines", str(len(machines)), listed([f"{each.letter}: {each.name}" for each in machines], most=3)
     memory = machines[0].hardware.get("ram_bytes")
     threads = machines[0].hardware.get("cpu_threads")
     more = [

@@ -146,3 +146,23 @@ def test_a_range_of_few_runs_is_called_a_range(make: SimpleNamespace) -> None:
 def test_every_mark_of_the_board_is_explained_in_the_documentation() -> None:
     page = (Path(__file__).parents[3] / "docs" / "statuses.md").read_text(encoding="utf-8")
     assert [mark for mark in (*DOUBTS, *REMARKS) if f"\n| {mark} |" not in page] == []
+
+
+def test_the_interval_of_one_training_is_over_its_test_videos(make: SimpleNamespace) -> None:
+    page = make.page(rank(collect([make.accuracy(), make.timing()])) or "")
+    assert (
+        "one run, with the 95 % interval of its own samples and one run, with the 95 % interval of its test videos"
+        in page.text
+    )
+
+
+def test_the_summary_names_the_machines_by_their_letters(make: SimpleNamespace) -> None:
+    """Findings such as `lowest latency on machine B` need them."""
+    records = [
+        make.timing("a"),
+        make.timing("a", environment=make.gpu_host),
+        *[make.counts("a", params=p) for p in (1, 2)],
+    ]
+    text = make.page(summarise(collect(records)) or "").text
+    assert "A: AMD EPYC 9B14 and B: NVIDIA H100 80GB HBM3" in text
+    assert "1 record is not shown, because a later one of the same run replaces it." in " ".join(text.split())
