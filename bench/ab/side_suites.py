@@ -53,10 +53,10 @@ def listed_models(suite: Mapping[str, Any], own: Sequence[Sequence[Any] | None])
     base, head = (None if models is None else set(map(entry_name, models)) for models in own)
     in_base = {name for name, earlier in names.items() if base is None or earlier in base}
     in_head = {name for name in names if head is None or name in head}
-    if not in_base or not in_head:
-        return ListedModels()  # another suite in a file of this name
     kept = {*names.values(), *(head or ())}
     removed = [entry for entry in own[0] or () if head is not None and entry_name(entry) not in kept]
+    if not in_head or not (in_base or removed):
+        return ListedModels()  # a suite of other models, which each side plans as it can
     return ListedModels(
         base_lacks=frozenset(names.keys() - in_base),
         head_lacks=frozenset(names.keys() - in_head),
@@ -69,7 +69,8 @@ def listed_models(suite: Mapping[str, Any], own: Sequence[Sequence[Any] | None])
 def own_models(suite: Tree, spec: SideSpec, setup: SideSetup, *, small: bool) -> Sequence[Any] | None:
     """Return the models that the suite file lists in the version of a side; None if that is not known.
 
-    The version of the working folder is known if the file has no uncommitted changes.
+    The version of the working folder is known if the file has no uncommitted changes; that of a commit is not if the
+    file held a suite of another name there.
     """
     path = Path(suite.position(()).file).resolve()
     root = setup.forbidden or setup.tree
@@ -81,7 +82,8 @@ def own_models(suite: Tree, spec: SideSpec, setup: SideSetup, *, small: bool) ->
         models = None if changed.returncode or changed.output else suite.data.get("models")
     else:
         try:
-            models = read_suite(setup.tree / place, small=small).data.get("models")
+            version = read_suite(setup.tree / place, small=small).data
+            models = version.get("models") if version.get("suite") == suite.data.get("suite") else None
         except (BenchError, AttributeError):  # there is no such file, or it is another kind of file
             return None
     return models if isinstance(models, list) and models else None

@@ -104,10 +104,27 @@ def test_models_that_one_version_of_the_suite_lacks_have_no_partner() -> None:
         ((["a", "b", "c"], None), ListedModels()),
         ((["a", "b", "c"], ["a", "b", "c"]), ListedModels()),
         ((["a", "b"], ["a"]), ListedModels(head_lacks=frozenset("b"), only_base=frozenset("b"))),
-        ((["x"], ["a", "b"]), ListedModels()),
+        (
+            (["x"], ["a", "b"]),
+            ListedModels(
+                base_lacks=frozenset("ab"), removed=("x",), only_base=frozenset("x"), only_head=frozenset("ab")
+            ),
+        ),
+        ((["x"], None), ListedModels()),
+        ((["a"], ["x"]), ListedModels()),
         ((None, ["a"]), ListedModels(head_lacks=frozenset("b"), only_base=frozenset("b"))),
     ],
-    ids=["unknown", "in neither", "perhaps shortened", "shortened", "removed", "another suite", "not in head"],
+    ids=[
+        "unknown",
+        "in neither",
+        "perhaps shortened",
+        "shortened",
+        "removed",
+        "all renamed",
+        "all new, uncommitted",
+        "other models",
+        "not in head",
+    ],
 )
 def test_a_model_is_missing_only_if_heads_version_is_known_to_lack_it(
     own: tuple[list[str] | None, list[str] | None], found: ListedModels
@@ -153,6 +170,9 @@ def test_the_version_of_a_commit_is_read_and_that_of_changed_files_is_unknown(
     assert own("HEAD~1") == ["a"]
     assert own("HEAD~1", small=True) == ["s"]
     assert own(".") == ["a", "b"]
+    file.write_text(file.read_text().replace("suite: nets", "suite: other"))
+    assert own("HEAD") is None, "the file held another suite"
+    file.write_text(file.read_text().replace("suite: other", "suite: nets"))
     git(folder, "rm", "-q", "--cached", "suites/nets.yaml")
     git(folder, "commit", "-q", "-m", "no suite")
     assert own("HEAD") is None
