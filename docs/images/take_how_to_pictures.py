@@ -1,4 +1,4 @@
-"""Takes the pictures of the how-to pages from a run of the suite in docs/changed-input.md, which takes three minutes.
+"""Takes the pictures of the how-to pages from a run of the suite in docs/changed-input.md, which takes 3 to 18 minutes on two cores.
 
     python docs/images/take_how_to_pictures.py
 
