@@ -90,16 +90,22 @@ def escaped(text: str) -> str:
 
 def tick_labels(texts: Sequence[str], *, longest: int) -> list[str]:
     """Unique category names of an axis, because equal names share a place; long ones are cut but stay unique."""
-    kinds = [[cut(text, longest) for text in texts] for cut in (_without_end, _without_middle, _without_start)]
     labels: dict[str, None] = {}
-    for cuts in zip(*kinds, strict=True):
-        label = escaped(
-            next((cut for cut, all_cut in zip(cuts, kinds, strict=True) if all_cut.count(cut) == 1), cuts[0])
-        )
+    for text in short_names(texts, longest=longest):
+        label = escaped(text)
         while label in labels:
             label += "\N{ZERO WIDTH SPACE}"
         labels[label] = None
     return list(labels)
+
+
+def short_names(texts: Sequence[str], *, longest: int) -> list[str]:
+    """`texts` with at most `longest` characters: cut at the end, in the middle or at the start, so that they differ."""
+    kinds = [[cut(text, longest) for text in texts] for cut in (_without_end, _without_middle, _without_start)]
+    return [
+        next((cut for cut, all_cut in zip(cuts, kinds, strict=True) if all_cut.count(cut) == 1), cuts[0])
+        for cuts in zip(*kinds, strict=True)
+    ]
 
 
 def _without_end(text: str, longest: int) -> str:

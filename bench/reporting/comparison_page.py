@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.units import DASH, format_exact, format_number, format_signed, format_value
+from bench.reporting.chart import short_names
 from bench.reporting.rendering import DrawnSection, render
 from bench.reporting.site import write_single_page
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
@@ -158,11 +159,13 @@ def _forest(rows: Sequence[Mapping[str, Any]]) -> Any:
         return round(middle_x + log_ratio / reach * (WIDTH - NAME_WIDTH) / 2, 1)
 
     bars = []
+    names = [f"{row['case']} {row['metric']}" for row in rows]
+    shown = short_names(names, longest=LONGEST_NAME)
     for number, (row, (log_ratio, ends), band) in enumerate(zip(rows, logs, bands, strict=True)):
-        name = f"{row['case']} {row['metric']}"
+        name = names[number]
         bars.append(
             {
-                "name": name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…",
+                "name": shown[number],
                 "text": f"{name}: {_signed(100 * (row['ratio'] - 1))} %, {row['verdict']}",
                 "kind": VERDICT_CLASSES.get(row["verdict"], "even"),
                 "y": 14 + number * ROW_HEIGHT,

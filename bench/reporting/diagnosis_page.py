@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.units import DASH
+from bench.reporting.chart import short_names
 from bench.reporting.rendering import DrawnSection, render
 from bench.reporting.site import write_single_page
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
@@ -79,13 +80,14 @@ def _forest(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return round(zero + scale * points, 1)
 
     bars = []
-    for number, trial in enumerate(trials):
+    names = [f"{trial['topic']}: {trial['what']}" for trial in trials]
+    shown = short_names(names, longest=LONGEST_NAME)
+    for number, (trial, name) in enumerate(zip(trials, names, strict=True)):
         gain = trial["gain_points"]
-        name = f"{trial['topic']}: {trial['what']}"
         is_cause = trial["outcome"] == "cause"
         bars.append(
             {
-                "name": name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…",
+                "name": shown[number],
                 "text": f"{name}: {gain['value']:+.1f} points ({gain['low']:+.1f} to {gain['high']:+.1f})",
                 "kind": "better" if is_cause else "even",
                 "x": place(gain["value"]),

@@ -1,4 +1,6 @@
-"""Takes the pictures of the how-to pages from a run of the suite in docs/changed-input.md, which takes 3 to 18 minutes on two cores.
+"""Takes the pictures of the how-to pages from a run of the suite in docs/changed-input.md.
+
+It takes 3 minutes on two quiet cores, and took 19 on two busy ones.
 
     python docs/images/take_how_to_pictures.py
 
