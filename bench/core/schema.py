@@ -111,7 +111,11 @@ def _clip_from_mapping(value: dict[str, Any]) -> dict[str, Any]:
     if isinstance(size, list) and len(size) != 2:
         raise ValueError(f"size is a number of pixels, or [height, width], found {size}")
     rest["height"], rest["width"] = size if isinstance(size, list) else (size, size)
+    if value.get("fps") is not None and value.get("stride") not in (None, 1):
+        raise ValueError(f"a clip has a stride or fps, found stride {value['stride']} and fps {value['fps']}")
     if "seconds" in value:
+        if "frames" in value:
+            raise ValueError(f"a clip has frames or seconds, found both, {value['frames']} and {value['seconds']}")
         if "fps" not in value:
             raise ValueError("a clip given in seconds needs fps as well, such as {seconds: 2, fps: 15, size: 112}")
         seconds, fps = (_positive(name, value[name]) for name in ("seconds", "fps"))

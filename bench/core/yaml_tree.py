@@ -198,6 +198,7 @@ def _merge(base: Any, top: Any, place: Place, positions: dict[Place, Position], 
         for key, value in top.items():
             merged[key] = _merge(base[key], value, (*place, key), positions, overlaid) if key in base else value
         return merged
-    for known in [p for p in positions if p[: len(place)] == place and len(p) > len(place)]:
-        del positions[known]
+    if isinstance(base, dict | list):  # only these have places below their own
+        for known in [p for p in positions if p[: len(place)] == place and len(p) > len(place)]:
+            del positions[known]
     return top

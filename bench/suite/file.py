@@ -1,7 +1,7 @@
 """The schema of suite files, and how one is read with the position of every error."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,11 @@ from bench.core.validation import plain_message, spelling_hint
 from bench.core.yaml_tree import Place, Tree, read_yaml
 from bench.suite.requirement import Requirement
 from bench.suite.shipped import suite_path
+
+# A few files that each extend the next one ten times stand for billions of files.
+MOST_FILES = 100
+# Keys of a suite that name recipes; the baseline of an ablation must stay equal to one of the levels.
+WITH_RECIPES = frozenset({"models", "matrix", "measure", "ablate"})
 
 
 class _Strict(BaseModel):
@@ -122,7 +127,7 @@ def read_suite(path: str | Path, *, small: bool = False) -> Tree:
 
     `path` may be the name of a suite that comes with vbench, such as `quickstart`.
     """
-    tree = _with_bases(suite_path(path), seen=())
+    tree = _with_bases(suite_path(path), seen=(), left=iter(range(MOST_FILES)))
     if small:
         block = tree.data.get("small") if isinstance(tree.data, dict) else None
         if not block:
@@ -157,7 +162,7 @@ def change_recipes(tree: Tree, changes: Sequence[str]) -> Tree:
 
     data = tree.data
     if isinstance(data, dict):
-        data = {key: changed(value) if key in ("matrix", "measure") else value for key, value in data.items()}
+        data = {key: changed(value) if key in WITH_RECIPES else value for key, value in data.items()}
     if not found:
         raise InputError(f"{tree.position(()).file} has no recipe that {changes[0]!r} could change")
     return replace(tree, data=data)
@@ -195,13 +200,16 @@ def check_suite_in_part(tree: Tree) -> tuple[SuiteFile | None, list[Problem]]:
         return None, problems
 
 
-def _with_bases(path: Path, *, seen: tuple[Path, ...]) -> Tree:
+def _with_bases(path: Path, *, seen: tuple[Path, ...], left: Iterator[int]) -> Tree:
+    """Read a suite and the files that it extends; `left` counts the files that may still be read."""
     tree = read_yaml(path)
     if not isinstance(tree.data, dict):
         raise _one_problem(tree, (), "a suite is a mapping with the keys suite, models, measure, …")
     bases = tree.data.get("extends") or []
     if path.resolve() in seen:
         raise _one_problem(tree, ("extends",), f"{path} extends itself")
+    if next(left, None) is None:
+        raise _one_problem(tree, ("extends",), f"a suite of more than {MOST_FILES} files; merge some of them")
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise _one_problem(tree, ("extends",), "extends is a list of files, such as [common/timing.yaml]")
     merged: Tree | None = None
@@ -209,7 +217,7 @@ def _with_bases(path: Path, *, seen: tuple[Path, ...]) -> Tree:
         if not (path.parent / base).is_file():
             hint = path_hint(path.parent / base)
             raise _one_problem(tree, ("extends", number), f"{path.parent / base} is not a file{hint}")
-        read = _with_bases(path.parent / base, seen=(*seen, path.resolve()))
+        read = _with_bases(path.parent / base, seen=(*seen, path.resolve()), left=left)
         merged = read if merged is None else read.over(merged)
     return tree if merged is None else replace(tree.over(merged), text=tree.text)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from bench.suite.axes import AXES, axis_of, product, read_axis
 from bench.suite.file import SuiteFile
 
 RULES = ("include", "exclude")
+MOST_POINTS = 200_000  # ten axes of ten values span ten billion, which no memory holds
 
 
 class PlanningCatalog(Protocol):
@@ -55,12 +57,13 @@ class Setting:
 
 
 def settings_of(file: SuiteFile, catalog: PlanningCatalog) -> list[Setting]:
-    """All settings of `file`, model by model, each followed by what `include` adds."""
-    return [
+    """All settings of `file`, model by model, each followed by what `include` adds; at most MOST_POINTS + 1."""
+    found = (
         setting
         for number, entry in enumerate(file.models)
         for setting in _settings_of_model(entry, ("models", number), file=file, catalog=catalog)
-    ]
+    )
+    return list(islice(found, MOST_POINTS + 1))
 
 
 def _settings_of_model(

@@ -1,5 +1,6 @@
 """Turns a suite file into a `Suite` with its cases. Pure: the catalog of models and measures is passed in."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,19 @@ from bench.data.collection import COMMON_OPTIONS, checked_options
 from bench.data.split_names import evaluated_split
 from bench.suite.axes import AXES, AXIS_ALIASES, axis_of, expanded, product, read_axis, spellings
 from bench.suite.file import Ablation, GateRule, SuiteFile, check_suite_in_part
-from bench.suite.matrix import RULES, Exclusion, PlanningCatalog, Setting, exclusions_of, problems_of_rules, settings_of
+from bench.suite.matrix import (
+    MOST_POINTS,
+    RULES,
+    Exclusion,
+    PlanningCatalog,
+    Setting,
+    exclusions_of,
+    problems_of_rules,
+    settings_of,
+)
 from bench.suite.requirement import Requirement
+
+TOO_MANY = f"the axes span more than {MOST_POINTS:,} points; leave values out, or divide the suite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +117,16 @@ class _Planner:
         self.problems: list[Problem] = []
         self.exclusions: list[Exclusion] = []
         self.used_exclusions: set[Place] = set()
+        self.spanned = 0  # points of all measures
 
     def cases(self) -> list[Case]:
         self._check_names()
         settings: list[Setting] = []  # with a problem so far, points would be reported wrongly
         if not self.problems:
             settings, self.exclusions = settings_of(self.file, self.catalog), exclusions_of(self.file)
+        if len(settings) > MOST_POINTS:
+            self._add(("matrix",) if self.file.matrix else ("models",), TOO_MANY)
+            return []
         grouped: dict[Point, dict[str, dict[str, Json]]] = {}
         for setting in settings:
             for measure in self.file.measure:
@@ -223,6 +239,10 @@ class _Planner:
         args = self._checked_args(setting, with_files="weights" in entry.depends_on)
         written = {k: v for k, v in (self.file.measure[measure] or {}).items() if k not in entry.options}
         self._check_values(("measure", measure), written)
+        self.spanned += math.prod(map(len, inner.values()))
+        if self.spanned > MOST_POINTS:
+            self._add(("measure", measure), TOO_MANY)
+            return
         for chosen in product(inner):
             if self._is_excluded(setting, {**defaults, **setting.axes, **chosen}):
                 continue
@@ -259,7 +279,7 @@ class _Planner:
         wanted = self.catalog.measures[measure].option_types.get(key, Any)
         try:
             wanted_type: TypeAdapter[Any] = TypeAdapter(wanted)
-            checked = wanted_type.validate_python(expanded(key, value))
+            checked = wanted_type.validate_python(_finite(expanded(key, value)))
         except (ValidationError, InputError) as error:
             self._add(("measure", measure, key), f"{key}: {describe_error(error, value)}")
             return None
@@ -271,7 +291,7 @@ class _Planner:
         args: dict[str, Json] = {}
         for name, value in setting.args.items():
             try:
-                args[name] = expanded(name, value)
+                args[name] = _finite(expanded(name, value))
             except InputError as error:
                 self._add(setting.places.get(name, setting.place), f"{name}: {error}, found {value!r}")
         return {name: value for name, value in args.items() if with_files or not is_weights_argument(name)}
@@ -360,6 +380,15 @@ class _Planner:
         problem = self.tree.problem(place, message)
         if problem not in self.problems:
             self.problems.append(problem)
+
+
+def _finite(value: Json) -> Json:
+    """`value` itself; raises InputError for a number that is not finite, for which records would hold null."""
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _finite(part)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError("is not a finite number")
+    return value
 
 
 def _model_name(entry: str | dict[str, Any]) -> Any:

@@ -1,8 +1,9 @@
 """What a metric says of itself: whether it is of its machine, and follows its clocks."""
 
 import pytest
+from pydantic import ValidationError
 
-from bench.core.schema import Metric, SlidingWindows, views_from_text, views_text
+from bench.core.schema import Clip, Metric, SlidingWindows, views_from_text, views_text
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,12 @@ def test_views_are_read_and_written_alike(text: str, views: object) -> None:
 def test_other_views_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="temporal x spatial, such as 10x3"):
         views_from_text(text)
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [{"frames": 16, "stride": 2, "fps": 15, "size": 112}, {"frames": 16, "seconds": 2, "fps": 15, "size": 112}],
+)
+def test_a_clip_that_says_its_length_or_rate_twice_is_refused(clip: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="a clip has"):
+        Clip.model_validate(clip)

@@ -10,14 +10,14 @@ from bench.suite import change_recipes
 def test_changes_reach_every_recipe_of_a_suite_and_no_other_key():
     data = {
         "suite": "s",
-        "models": [{"name": "c3d", "recipe": "not an axis"}],
+        "models": [{"name": "c3d", "recipe": ["quick", "brief"]}, "resnet3d"],
         "matrix": {"recipe": ["quick", "brief"]},
         "measure": {"accuracy": {"recipe": "quick with batch=4", "dataset": "motions"}},
     }
     changed = change_recipes(Tree.of(data, name="s.yaml"), ["epochs=2"]).data
     assert changed["matrix"]["recipe"] == ["quick with epochs=2", "brief with epochs=2"]
     assert changed["measure"]["accuracy"] == {"recipe": "quick with batch=4, epochs=2", "dataset": "motions"}
-    assert changed["models"] == data["models"]
+    assert changed["models"] == [{"name": "c3d", "recipe": ["quick with epochs=2", "brief with epochs=2"]}, "resnet3d"]
 
 
 def test_changes_of_a_suite_that_trains_nothing_are_refused():

@@ -640,3 +640,43 @@ def test_instructions_are_a_case_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
     cases = plan_suite(read_suite(tmp_path / "s.yaml"), catalog).cases
     assert [list(case.measures) for case in cases] == [["params"], ["latency", "memory"], ["instructions"]]
+
+
+MANY = "[" + ", ".join(map(str, range(1, 1001))) + "]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"models: [resnet3d]\nmatrix: {{depth: {MANY}, batch: {MANY}, views: {MANY}}}\nmeasure: {{macs: {{}}}}",
+        f"models: [{{name: resnet3d, depth: {MANY}, batch: {MANY}}}]\nmeasure: {{macs: {{}}}}",
+        f"models: [resnet3d]\nmeasure: {{accuracy: {{seeds: {MANY}, threads: [1], split: {MANY}}}}}",
+    ],
+)
+def test_axes_that_span_a_million_points_are_refused_at_once(tmp_path: Path, text: str) -> None:
+    found = problems(tmp_path, f"suite: s\n{text}\n")
+    assert any("the axes span more than 200,000 points" in each for each in found), found
+
+
+@pytest.mark.parametrize("value", [".nan", "-.inf", "[.inf]", "{a: [1.5, .nan]}"])
+def test_an_argument_that_no_record_can_hold_is_refused(tmp_path: Path, value: str) -> None:
+    """It was null in the case, so another model was measured than the suite says."""
+    text = f"suite: s\nmodels:\n  - {{name: c3d_search, width: [{value}]}}\nmeasure: {{macs: {{}}}}\n"
+    [found] = problems(tmp_path, text)
+    assert found.startswith("3:24: width: is not a finite number, found ")
+
+
+def test_an_option_that_no_record_can_hold_is_refused(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [c3d_search]\nmeasure:\n  accuracy: {dataset: motions, options: {speed: .nan}}\n"
+    [found] = problems(tmp_path, text)
+    assert found.startswith("4:32: options: is not a finite number")
+
+
+@pytest.mark.parametrize("times", [1, 10])
+def test_files_that_extend_one_another_without_end_are_refused_at_once(tmp_path: Path, times: int) -> None:
+    for number in range(120):
+        base = ", ".join([f"s{number + 1}.yaml"] * times)
+        (tmp_path / f"s{number}.yaml").write_text(f"extends: [{base}]\n")
+    (tmp_path / "s120.yaml").write_text("suite: s\n")
+    with pytest.raises(SuiteError, match="a suite of more than 100 files"):
+        read_suite(tmp_path / "s0.yaml")
