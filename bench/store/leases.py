@@ -7,6 +7,7 @@ shared. All times are of the file system's clock, since clocks of machines diffe
 import dataclasses
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from secrets import token_hex
 
 import psutil
+from pydantic import TypeAdapter
 
 from bench.store.lines import store_errors
 
@@ -65,7 +67,7 @@ class LeaseFacts:
             return False
         try:
             return psutil.Process(self.process).create_time() != self.process_started
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, ValueError):  # ValueError: no number of a process
             return True
         except psutil.Error:
             return False
@@ -163,7 +165,7 @@ class Leases:
         """The leases of all workers, ordered by the start of their work."""
         with store_errors(self.folder, "read"):
             files = sorted(self.folder.glob("*.json")) if self.folder.is_dir() else []
-            found = [state for file in files if (state := self._state(file))]
+            found = [state for file in files if (state := self._state(file)) and state.facts.attempt]
         return sorted(found, key=lambda state: state.facts.started_at)
 
     def remove_expired(self) -> None:
@@ -193,9 +195,9 @@ class Leases:
     def _state(self, file: Path) -> LeaseState | None:
         now = self._now()
         with suppress(OSError), file.open("rb") as opened:  # one file, or its time may be that of the lease before
-            facts = _facts_of(opened.read())
+            facts = _facts_of(opened.read()) or _unknown_facts(file)
             silent_s = max(0.0, now - os.fstat(opened.fileno()).st_mtime)
-            return None if facts is None else LeaseState(facts=facts, silent_s=silent_s)
+            return LeaseState(facts=facts, silent_s=silent_s)
         return None
 
     def _now(self) -> float:
@@ -242,8 +244,29 @@ def _read(file: Path) -> LeaseFacts | None:
         return None
 
 
+@cache
+def _lease_facts() -> TypeAdapter[LeaseFacts]:
+    return TypeAdapter(LeaseFacts)
+
+
 def _facts_of(content: bytes) -> LeaseFacts | None:
     try:
-        return LeaseFacts(**json.loads(content))
-    except (ValueError, TypeError):
+        return _lease_facts().validate_json(content)
+    except ValueError:
         return None
+
+
+def _unknown_facts(file: Path) -> LeaseFacts:
+    """Facts of a lease that is being written, or that a crash of its machine left empty; it expires like any other."""
+    case_id, _, index = file.stem.rpartition("-")
+    return LeaseFacts(
+        case_id=case_id,
+        run_index=int(index) if re.fullmatch(r"[0-9]{1,9}", index) else 0,
+        worker="unknown",
+        attempt="",
+        host="",
+        namespace="",
+        process=0,
+        process_started=0.0,
+        started_at="",
+    )

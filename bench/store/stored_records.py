@@ -4,16 +4,40 @@ import glob
 import json
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from bench.core.errors import StoreError
 from bench.core.files import path_hint
 from bench.core.privacy import without_secrets
 from bench.core.schema import Json, Record
+from bench.core.validation import plain_message
 from bench.store.lines import StoreWarning, parse_record, readable_lines, store_errors
 from bench.store.record_store import RECORD_FILES, RECORDS, STAGED_TREES, SUITE_FILE
 
 Source = str | Path | Iterable[str | Path]
+
+
+class _AblationInfo(TypedDict, total=False):
+    baseline: dict[str, Any] | None
+    factors: list[str] | None
+
+
+class _SuiteInfo(TypedDict, total=False):
+    """What reports and comparisons read of a stored suite; older versions kept a list of planned cases."""
+
+    gate: dict[str, Any] | None
+    planned: dict[str, Annotated[int, Field(ge=0)]] | list[Any] | None
+    ablate: _AblationInfo | None
+
+
+@cache
+def _suite_info() -> TypeAdapter[_SuiteInfo]:
+    return TypeAdapter(_SuiteInfo)
 
 
 def read_records(source: Source) -> list[Record]:
@@ -41,9 +65,14 @@ def read_suite_info(folder: str | Path) -> dict[str, Json]:
             facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{file} cannot be read: {error}; run the suite again, or remove it") from None
-    if not isinstance(facts, dict) or not isinstance(facts.get("gate") or {}, dict):
-        raise StoreError(f"{file} does not describe a suite; run the suite again, or remove it")
-    return facts
+    try:
+        _suite_info().validate_python(facts, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(part for part in map(str, problem["loc"]) if "[" not in part)  # not the types of a union
+        what = f": {place}: {plain_message({**problem})}" if place else ""
+        raise StoreError(f"{file} does not describe a suite{what}; run the suite again, or remove it") from None
+    return dict(facts)
 
 
 def latest_runs(records: Iterable[Record]) -> list[Record]:

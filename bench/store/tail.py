@@ -30,7 +30,7 @@ class RecordTail:
         """Return case id, run index and status of the records since the last call, without checking the rest."""
         found: list[tuple[str, int, str]] = []
         for line in self._new_lines():
-            with suppress(ValueError, TypeError, KeyError, RecursionError):
+            with suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
                 raw = json.loads(line)
                 found.append((str(raw["case_id"]), int(raw["run_index"]), str(raw["status"])))
         return found

@@ -180,3 +180,25 @@ def test_a_foreign_file_is_no_lease(tmp_path: Path) -> None:
     (tmp_path / "leases" / "a-0.json").write_text("{")
     assert leases.states() == []
     assert leases.take("a", 0) is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"case_id": 3}', '{"losses": "two"}', "\0" * 300])
+def test_a_lease_that_a_crash_left_unreadable_expires_like_any_other(tmp_path: Path, content: str) -> None:
+    """A machine that loses power leaves an empty file; nobody would ever run its case again."""
+    (leases,) = workers(tmp_path, "one")
+    (tmp_path / "leases").mkdir()
+    (tmp_path / "leases" / "a-0.json").write_text(content)
+    assert leases.take("a", 0) is None, "it may be of a worker that is writing it"
+    age(tmp_path, 2 * EXPIRES_S)
+    lease = leases.take("a", 0)
+    assert lease is not None
+    assert lease.is_held
+
+
+@pytest.mark.parametrize("process", [-1, 0, 1 << 70])
+def test_a_lease_with_an_impossible_process_is_of_none(tmp_path: Path, process: int) -> None:
+    first, second = workers(tmp_path, "one", "two")
+    lease = first.take("a", 0)
+    assert lease is not None
+    lease.file.write_text(json.dumps({**asdict(lease.facts), "process": process}))
+    assert second.take("a", 0) is not None

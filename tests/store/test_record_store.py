@@ -1,5 +1,6 @@
 """Records on disk: durable lines, torn tails, a lock, migrations, and a frame."""
 
+import json
 import os
 import subprocess
 import sys
@@ -246,3 +247,21 @@ def test_what_a_case_logs_is_cleaned_and_what_was_there_stays(tmp_path: Path, mo
     with pytest.warns(StoreWarning, match="may hold secrets"):
         store.clean_logs("abc", before={}, identify=True)
     assert not store.log("abc").exists()
+
+
+@pytest.mark.parametrize(
+    ("facts", "place"),
+    [
+        ([], ""),
+        ({"planned": {"a": "2"}}, "planned.a: "),
+        ({"planned": {"a": -1}}, "planned.a: "),
+        ({"planned": 3}, "planned: "),
+        ({"gate": []}, "gate: "),
+        ({"ablate": {"baseline": [], "factors": ["depth"]}}, "ablate.baseline: "),
+        ({"ablate": {"factors": [3]}}, "ablate.factors.0: "),
+    ],
+)
+def test_a_stored_suite_of_another_form_is_named(tmp_path: Path, facts: object, place: str) -> None:
+    (tmp_path / "suite.json").write_text(json.dumps(facts))
+    with pytest.raises(StoreError, match=rf"suite\.json does not describe a suite.*{place}.*run the suite again"):
+        read_suite_info(tmp_path)
