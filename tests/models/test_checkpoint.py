@@ -152,6 +152,32 @@ def test_a_zip_that_unpacks_to_far_more_than_itself_is_refused_before_it_is_unpa
         read_checkpoint(tmp_path / "bomb.pth")
 
 
+def test_the_mark_of_the_byte_order_is_no_bomb_either(tmp_path: Path) -> None:
+    whole = saved(tmp_path / "whole.pth", STATE)
+    with zipfile.ZipFile(whole) as read, zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as written:
+        for entry in read.infolist():
+            is_mark = entry.filename.endswith("/byteorder")
+            written.writestr(entry.filename, bytes(1 << 26) if is_mark else read.read(entry))
+    with pytest.raises(WeightsError, match="written on a big-endian machine"):
+        read_checkpoint(tmp_path / "bomb.pth")
+
+
+def test_a_tensor_cannot_repeat_a_few_bytes_a_billion_times(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", {**STATE, "fc.weight": torch.ones(1).expand(10**10, 4)})
+    assert path.stat().st_size < 10_000
+    with pytest.raises(WeightsError, match="a tensor of 40,000,000,000 values that repeats 4 bytes"):
+        read_checkpoint(path)
+    small = saved(tmp_path / "small.pth", {"conv.bias": torch.ones(1).expand(64)})
+    assert read_checkpoint(small).state["conv.bias"].tolist() == [1.0] * 64
+
+
+@pytest.mark.parametrize("extra", [{"epoch": 10**5000}, {10**5000: "x"}, {(10**5000,): "x"}])
+def test_numbers_that_python_refuses_to_print_do_no_harm(tmp_path: Path, extra: dict[Any, Any]) -> None:
+    found = read_checkpoint(saved(tmp_path / "w.pth", {"state_dict": STATE, **extra}))
+    assert found.state.keys() == STATE.keys()
+    assert "epoch" not in found.facts
+
+
 def test_weights_that_somebody_zipped_again_are_read(tmp_path: Path) -> None:
     state = {"conv.weight": torch.rand(64, 64), "mask": torch.zeros(64, 64)}
     whole = saved(tmp_path / "whole.pth", state)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.core.errors import MissingPackageError, WeightsError, suggest
 from bench.core.files import path_hint
-from bench.models.weights.safe_pickle import Inert, read_torch
+from bench.models.weights.safe_pickle import read_torch
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -150,6 +150,8 @@ UNREADABLE = (
 )
 
 
+MOST_OF_A_NUMBER = 10**200
+
 # A small file can refer to one mapping under so many names that it stands for billions of them.
 MOST_NAMES = 1_000_000
 
@@ -226,7 +228,7 @@ def read_checkpoint(path: str | PathLike[str], *, entry: str | None = None) -> C
         prefix=prefix,
         entry=name,
         other_entries=tuple(other for other in entries if other != name),
-        keys=tuple(str(key) for key in content),
+        keys=tuple(_key_text(key) for key in content),
         facts=_facts(content),
         metadata={key: value for key, value in content.items() if isinstance(key, str) and not _has_tensors(value)},
         ignored=ignored,
@@ -367,7 +369,7 @@ def _chosen_entry(entries: Mapping[str, Mapping[str, Tensor]], asked: str | None
 def _why_no_weights(path: Path, content: Mapping[Any, Any]) -> str:
     if "blobs" in content:
         return f"{path} is a caffe2 pickle whose blobs hold no arrays, so it has no weights"
-    found = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
+    found = ", ".join(_key_text(key) for key in list(content)[:6]) or "nothing"
     return f"{path} holds no weights; found: {found}; expected tensors by name, or one of {', '.join(USUAL)}"
 
 
@@ -394,12 +396,19 @@ def _facts(content: Mapping[Any, Any]) -> dict[str, str | int | float]:
     return {key: value for key, value in plain.items() if value is not None}
 
 
+def _key_text(key: Any) -> str:
+    try:
+        return str(key)
+    except ValueError:  # a number of more digits than Python prints
+        return type(key).__name__
+
+
 def _plain(value: Any) -> str | int | float | None:
     if isinstance(value, np.generic | Tensor) and value.ndim == 0:
         value = value.item()
-    if isinstance(value, Inert):
-        return None
-    return value if isinstance(value, str | int | float) and len(str(value)) <= 200 else None
+    if isinstance(value, int):
+        return value if abs(value) < MOST_OF_A_NUMBER else None  # Python refuses to print longer ones
+    return value if isinstance(value, str | float) and len(str(value)) <= 200 else None
 
 
 def _without_wrappers(key: str) -> str:

@@ -6,6 +6,7 @@ also hold configurations, paths or loggers of packages that are not installed.
 """
 
 import io
+import math
 import pickle
 import pickletools
 import struct
@@ -49,6 +50,9 @@ _OPERATIONS = {each.code.encode("latin-1"): each for each in pickletools.opcodes
 
 MOST_TIMES_LARGER = 4
 """How much larger than itself a zip may unpack. torch.save does not compress, and weights hardly shrink."""
+
+MOST_EXPANDED_BYTES = 64 << 20
+"""Size up to which a tensor may repeat the values of a smaller storage: a step of 0 makes a terabyte of four bytes."""
 
 MOST_MODULES = 100_000
 """Modules of a model that was saved whole, each counted as often as it is named."""
@@ -217,7 +221,7 @@ def _read_zip(path: Path) -> Any:
     names = set(reader.get_all_records())
     if "data.pkl" not in names:
         raise ValueError("a zip archive without data.pkl, which torch.save would have written")
-    if "byteorder" in names and reader.get_record("byteorder") != b"little":
+    if "byteorder" in names and not _is_little(reader):
         raise ValueError("written on a big-endian machine")
     unpacked = sum(reader.get_record_size(name) for name in names if name == "data.pkl" or name.startswith("data/"))
     if unpacked > MOST_TIMES_LARGER * (size := path.stat().st_size):
@@ -230,6 +234,11 @@ def _read_zip(path: Path) -> Any:
         return StorageView(storages[key], dtype)
 
     return _unpickled(io.BytesIO(reader.get_record("data.pkl")), storage=storage)
+
+
+def _is_little(reader: Any) -> bool:
+    """Whether the archive is of a little-endian machine; a long record, which may be a zip bomb, is not unpacked."""
+    return bool(reader.get_record_size("byteorder") == len(b"little") and reader.get_record("byteorder") == b"little")
 
 
 def _read_legacy(file: BinaryIO) -> Any:
@@ -312,6 +321,8 @@ def _tensor(storage: StorageView, offset: int, size: Any, stride: Any, *rest: An
     element = torch.empty(0, dtype=storage.dtype).element_size()
     if 0 not in size and (offset < 0 or min(stride, default=0) < 0 or (last + 1) * element > storage.untyped.nbytes()):
         raise ValueError("a tensor that reaches beyond its storage")
+    if math.prod(size) * element > max(storage.untyped.nbytes(), MOST_EXPANDED_BYTES):
+        raise ValueError(f"a tensor of {math.prod(size):,} values that repeats {storage.untyped.nbytes():,} bytes")
     return torch.empty(0, dtype=storage.dtype).set_(storage.untyped, offset, tuple(size), tuple(stride))
 
 
