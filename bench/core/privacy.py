@@ -86,13 +86,14 @@ def clean_record(record: Record, *, identify: bool) -> Record:
         if isinstance(value, str):
             return clean_text(value)
         if isinstance(value, dict):
-            return {key: cleaned(item) for key, item in value.items()}
+            return {clean_text(key): cleaned(item) for key, item in value.items()}
         return [cleaned(item) for item in value] if isinstance(value, list | tuple) else value
 
     environment = {key: cleaned(value) for key, value in clean.environment.model_dump().items()}
     return clean.model_copy(
         update={
             "details": cleaned(clean.details),
+            "metrics": tuple(m.model_copy(update={"note": clean_text(m.note)}) if m.note else m for m in clean.metrics),
             "environment": Environment.model_validate(environment),
             "warnings": tuple(w.model_validate(cleaned(w.model_dump())) for w in clean.warnings),
             "error": clean.error and clean.error.model_validate(cleaned(clean.error.model_dump())),
@@ -157,8 +158,16 @@ def _is_recorded(name: str) -> bool:
 @cache
 def _secret_values() -> tuple[str, ...]:
     """Values of secret variables of this process, the longest first; sockets and files are no secrets."""
-    found = {value for name, value in os.environ.items() if SECRET_NAME.search(name) and not value.startswith("/")}
+    found = {value for name, value in os.environ.items() if SECRET_NAME.search(name) and not _is_path(value)}
     return tuple(sorted((value for value in found if len(value) >= SHORTEST_SECRET), key=len, reverse=True))
+
+
+def _is_path(value: str) -> bool:
+    """Whether a value names something on this machine. A secret in base64 may begin with a slash as well."""
+    try:
+        return value.startswith("/") and os.path.lexists(value)
+    except ValueError:  # a null character
+        return False
 
 
 @cache

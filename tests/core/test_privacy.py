@@ -16,7 +16,7 @@ from bench.core.privacy import (
     without_identity,
     without_secret_values,
 )
-from bench.core.schema import Case, Environment, Failure, Point, Record, RecordWarning
+from bench.core.schema import Case, Environment, Failure, Metric, Point, Record, RecordWarning
 
 
 @pytest.fixture(autouse=True)
@@ -170,3 +170,33 @@ def test_a_file_is_cleaned_from_a_place_on_and_keeps_bytes_that_are_no_text(tmp_
     assert clean_file(file)
     assert file.read_bytes() == b"***\n\xff *** ~\n"
     assert not clean_file(file)
+
+
+def test_a_secret_that_begins_with_a_slash_is_hidden_and_a_path_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Base64 has a slash in one of 64 places."""
+    (tmp_path / "token").touch()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "/bPxRfiCYEXAMPLEKEYwJalrXUtnFEMI+K7M")
+    monkeypatch.setenv("LAB_TOKEN_FILE", str(tmp_path / "token"))
+    privacy._secret_values.cache_clear()
+    text = f"signed with /bPxRfiCYEXAMPLEKEYwJalrXUtnFEMI+K7M, read from {tmp_path}/token"
+    assert without_secret_values(text) == f"signed with ***, read from {tmp_path}/token"
+
+
+def test_notes_of_metrics_and_names_of_details_are_cleaned() -> None:
+    case = Case(suite="s", point=Point(model="c3d", clip="16x1x112"), measures={"macs": {}})  # type: ignore[arg-type]
+    note = "thop failed: no file /home/bob/net.py, HF_TOKEN=hf_abcdef"
+    record = Record(
+        case=case,
+        case_id=case.id,
+        run_index=0,
+        freshness="f",
+        status="ok",
+        started_at="2026-01-01T00:00:00+00:00",
+        metrics=(Metric(name="macs.forward", value=None, unit="MACs", note=note),),
+        details={"files": {"/home/bob/net.py": 3}},
+    )
+    clean = without_identity(record)
+    assert clean.metrics[0].note == "thop failed: no file ~/net.py, HF_TOKEN=***"
+    assert clean.details == {"files": {"~/net.py": 3}}
