@@ -6,6 +6,7 @@ from the model's default. `InputProtocol.over` merges two of them and keeps the 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -275,7 +276,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         hint = path_hint(path) or "; give a file with one class name a line"
         raise InputError(f"{path} is not a file{hint}")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines also splits names at U+2028
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text; give a file with one class name a line") from None
     names = [line.strip() for line in lines]
@@ -284,7 +285,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     empty = next((number for number, name in enumerate(names, start=1) if not name), None)
     if empty is not None or not names:
         raise InputError(f"{path}:{empty or 1}: an empty line; a line is the name of the class with its number")
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name, times in Counter(names).items() if times > 1), None)
     if twice is not None:
         raise InputError(f"{path}: {twice!r} stands on several lines; every class has one line")
     return tuple(names)

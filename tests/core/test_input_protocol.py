@@ -145,3 +145,17 @@ def test_a_file_of_class_names_with_gaps_is_refused(tmp_path, text, told):
     file.write_text(text)
     with pytest.raises(InputError, match=told):
         read_class_names(file)
+
+
+def test_a_class_name_may_hold_any_character_but_a_line_end(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_bytes("one\u2028half\r\ntwo\x0chalf\r\n".encode())
+    assert read_class_names(file) == ("one\u2028half", "two\x0chalf")
+
+
+def test_a_long_file_of_class_names_is_read_at_once(tmp_path):
+    """A text of a million lines that was given by mistake took hours."""
+    file = tmp_path / "names.txt"
+    file.write_text("\n".join(map(str, range(200_000))) + "\n7\n")
+    with pytest.raises(InputError, match="'7' stands on several lines"):
+        read_class_names(file)
