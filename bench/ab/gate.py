@@ -30,7 +30,7 @@ from bench.core.errors import InputError, SetUpError, nearest_part
 from bench.core.units import plural
 from bench.core.yaml_tree import Tree
 from bench.runner.idle import wait_until_idle
-from bench.store import RECORDS
+from bench.store import RECORD_FILES
 from bench.suite import check_suite
 
 OnNote = Callable[[str], None]
@@ -366,7 +366,7 @@ def _new_folder(out: str | Path | None, suite: str) -> Path:
     """An absolute folder without records: those of two measurements must not be mixed. Raises InputError otherwise."""
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = (Path(out) if out is not None else Path("results") / f"{suite}-ab" / now).absolute()
-    if any(folder.rglob(RECORDS)):
+    if any(folder.rglob(RECORD_FILES)):
         raise InputError(f"{folder} holds records already; give --out a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,8 +1,10 @@
 """The commands `vbench results …`: list, show, export, merge, prune, repair and scrub stored records."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, Literal
 
 import typer
@@ -10,21 +12,23 @@ import typer
 from bench.cli.arguments import AsJson, check_writable
 from bench.cli.console import first_line, print_exported, print_json, print_note, print_table, print_text
 from bench.core.doubts import measured_text
-from bench.core.errors import InputError, suggest
+from bench.core.errors import InputError, StoreError, suggest
 from bench.core.privacy import without_identity
-from bench.core.schema import Record
+from bench.core.schema import Metric, Record
 from bench.core.spreadsheet import csv_text
 from bench.core.units import format_value, plural
 from bench.store import (
     RECORDS,
     ListedRun,
     RecordStore,
+    is_of_runs,
     latest_runs,
     list_runs,
     load_records,
     read_records,
     record_files,
 )
+from bench.store.leases import Leases
 
 results_app = typer.Typer(
     name="results", no_args_is_help=True, help="Stored results: list, show, export, merge, prune, repair, scrub."
@@ -122,23 +126,26 @@ def merge_results(
 @results_app.command("prune")
 def prune_results(results: Results, dry_run: DryRun = False) -> None:
     """Remove records of a run that was repeated: failures, and all but the first good one."""
-    for file in _files(results):
-        store = RecordStore.of(file)
-        with store.lock():
-            records = read_records(file)
-            kept = latest_runs(records)
-            if len(kept) < len(records) and not dry_run:
-                store.replace(kept)
-        print_text(f"{file}: {plural(len(records) - len(kept), 'record')} {_would(dry_run)}removed, {len(kept)} stay")
+    for folder, files in _by_folder(results).items():
+        with _held(folder):
+            records = {file: read_records(file) for file in files}
+            in_time = sorted((record for each in records.values() for record in each), key=lambda each: each.started_at)
+            latest = set(map(id, latest_runs(in_time)))  # a worker may have repeated the run of another
+            for file, own in records.items():
+                kept = [record for record in own if id(record) in latest]
+                if len(kept) < len(own) and not dry_run:
+                    RecordStore.of(file).replace(kept)
+                removed = plural(len(own) - len(kept), "record")
+                print_text(f"{file}: {removed} {_would(dry_run)}removed, {len(kept)} stay")
 
 
 @results_app.command("repair")
 def repair_results(results: Results) -> None:
     """Move damaged lines into `records.damaged`, so that everything else can be read without a warning."""
-    for file in _files(results):
-        store = RecordStore.of(file)
-        with store.lock():
-            print_text(store.repair() or f"{file}: nothing is damaged")
+    for folder, files in _by_folder(results).items():
+        with _held(folder):
+            for file in files:
+                print_text(RecordStore.of(file).repair() or f"{file}: nothing is damaged")
 
 
 @results_app.command("scrub")
@@ -146,29 +153,44 @@ def scrub_results(results: Results, dry_run: DryRun = False) -> None:
     """Remove secrets, home folders and host names from records, logs and other texts of results folders."""
     from bench.store.scrubbing import scrub_files
 
-    for file in _files(results):
-        store = RecordStore.of(file)
-        with store.lock():
-            records = store.raw_records()
-            clean = [without_identity(record) for record in records]
-            changed = sum(after != before for before, after in zip(records, clean, strict=True))
-            if changed and not dry_run:
-                store.replace(clean)
-            others = scrub_files(file.parent, dry_run=dry_run)
-        and_files = f" and {plural(len(others), 'other file')}" if others else ""
-        print_text(f"{file}: {plural(changed, 'record')}{and_files} {_would(dry_run)}cleaned")
+    for folder, files in _by_folder(results).items():
+        with _held(folder):
+            for file in files:
+                store = RecordStore.of(file)
+                records = store.raw_records()
+                clean = [without_identity(record) for record in records]
+                changed = sum(after != before for before, after in zip(records, clean, strict=True))
+                if changed and not dry_run:
+                    store.replace(clean)
+                print_text(f"{file}: {plural(changed, 'record')} {_would(dry_run)}cleaned")
+            others = scrub_files(folder, dry_run=dry_run)  # last: damaged lines were moved aside
+        if others:
+            print_text(f"{folder}: {plural(len(others), 'other file')} {_would(dry_run)}cleaned")
 
 
 def _found(results: Iterable[Path]) -> list[Path]:
     return [file for source in results for file in record_files(source)]
 
 
-def _files(results: Iterable[Path]) -> list[Path]:
-    """The records files of results folders; a file of another name is not changed."""
-    files = _found(results)
-    if others := [file for file in files if file.name != RECORDS]:
-        raise InputError(f"{others[0]} is not called {RECORDS}; only results folders are changed")
-    return files
+def _by_folder(results: Iterable[Path]) -> dict[Path, list[Path]]:
+    """The records files of results folders by folder; a file of another name is not changed."""
+    found: dict[Path, list[Path]] = {}
+    for file in _found(results):
+        if not is_of_runs(file.name):
+            raise InputError(f"{file} is not called {RECORDS}; only results folders are changed")
+        found.setdefault(file.parent, []).append(file)
+    return found
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a results folder while its records are changed; raises StoreError if a run or worker appends to them."""
+    with RecordStore(folder).lock():
+        for lease in Leases(folder, worker="results").states():
+            if not lease.has_expired:
+                who = f"worker {lease.facts.worker} of {lease.facts.host}"
+                raise StoreError(f"{folder} is in use by {who}; wait until `vbench status {folder}` names none")
+        yield
 
 
 def _would(dry_run: bool) -> str:
@@ -246,7 +268,8 @@ def _as_markdown(records: Iterable[Record]) -> str:
     return "\n".join(lines) + "\n"
 
 
-LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"})
+LATEX_NAMES = {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}", "\n": " ", "\r": " "}
+LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | LATEX_NAMES)
 
 
 def _as_latex(records: Iterable[Record]) -> str:
@@ -278,17 +301,26 @@ def _as_github_action_benchmark(records: Iterable[Record]) -> str:
 
 
 def _as_bencher(records: Iterable[Record]) -> str:
-    """Bencher Metric Format: benchmark → measure → value with bounds."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    """Bencher Metric Format: benchmark → measure → value with bounds.
+
+    Of a case that was run several times it is the median, and the bounds are the lowest and highest value.
+    """
+    found: dict[str, dict[str, list[Metric]]] = {}
     for record in records:
         for metric in record.metrics:
-            if metric.value is None or metric.better is None:
-                continue
-            low, high = metric.interval or (None, None)
-            bounds = {"lower_value": low, "upper_value": high}
-            entry = {"value": metric.value, **{k: v for k, v in bounds.items() if v is not None}}
-            found.setdefault(record.case.title, {})[metric.key] = entry
-    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+            if metric.value is not None and metric.better is not None:
+                found.setdefault(record.case.title, {}).setdefault(metric.key, []).append(metric)
+    entries = {
+        title: {key: _bencher_entry(metrics) for key, metrics in by_key.items()} for title, by_key in found.items()
+    }
+    return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
+
+
+def _bencher_entry(metrics: Sequence[Metric]) -> dict[str, float]:
+    values = [metric.value for metric in metrics if metric.value is not None]
+    low, high = (metrics[0].interval or (None, None)) if len(metrics) == 1 else (min(values), max(values))
+    bounds = {"lower_value": low, "upper_value": high}
+    return {"value": median(values), **{key: bound for key, bound in bounds.items() if bound is not None}}
 
 
 def _as_hf_eval_results(records: Iterable[Record]) -> str:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,10 +17,20 @@ from bench.core.errors import InputError
 from bench.core.git import commit_hint, run_git
 from bench.core.schema import Case, Metric, Record
 from bench.core.units import plural
-from bench.store import RECORDS, SUITE_FILE, Source, iter_records, read_records, read_suite_info, record_files
+from bench.store import (
+    RECORD_FILES,
+    RECORDS,
+    SUITE_FILE,
+    Source,
+    is_of_runs,
+    iter_records,
+    read_records,
+    read_suite_info,
+    record_files,
+)
 
 GIT = "git:"
-KEPT_IN_GIT = (RECORDS, SUITE_FILE, "predictions.parquet")
+KEPT_IN_GIT = (RECORD_FILES, SUITE_FILE, "predictions.parquet")
 REPORT_DATA, REPORT_CASES = "data", "cases"  # folders of a report: docs/site-data.md
 
 
@@ -148,11 +159,11 @@ def _read(source: str | Path) -> tuple[list[Run], dict[str, Mapping[str, Any]], 
     if (files := _report_files(Path(source))) is not None:
         return [Run(record=record, session=str(file)) for file in files for record in _report_records(file)], {}, {}
     _refuse_both_sides(Path(source))
-    if Path(source).is_dir() and not any(Path(source).rglob(RECORDS)):
+    if Path(source).is_dir() and not any(Path(source).rglob(RECORD_FILES)):
         return [], {}, {}  # a run that ended before its first record measured nothing, which is not the user's mistake
     for file in record_files(source):
         for record in read_records(file):
-            session = "" if file.name == RECORDS else record.started_at
+            session = "" if is_of_runs(file.name) else record.started_at
             runs += [Run(record=record, folder=file.parent, session=session)]
         facts = read_suite_info(file.parent)
         if isinstance(gate := facts.get("gate"), dict) and gate:
@@ -175,7 +186,7 @@ def _report_files(path: Path) -> list[Path] | None:
         raise InputError(f"{path} is one page; give the folder of the report, or the results that it was made from")
     folders = [path / REPORT_DATA / REPORT_CASES, path / REPORT_CASES, path]
     found = next((folder for folder in folders if folder.name == REPORT_CASES and folder.is_dir()), None)
-    if found is None or any(path.rglob(RECORDS)):
+    if found is None or any(path.rglob(RECORD_FILES)):
         return None
     if files := sorted(found.glob("*.js")):
         return files
@@ -256,11 +267,13 @@ def _check_out(ref: str, path: str, *, into: Path) -> None:
         _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", missing=ref).decode().strip()
     )
     wanted = [path or "."]
-    if PurePosixPath(path).name == RECORDS:  # a comparison also reads the suite's gate and the predictions of its runs
+    if is_of_runs(PurePosixPath(path).name):  # a comparison also reads the suite's gate and the predictions of its runs
         wanted += [str(PurePosixPath(path).parent / name) for name in (SUITE_FILE, "artifacts")]
     listed = os.fsdecode(_git("ls-tree", "-r", "-z", "--name-only", "--full-name", commit, "--", *wanted))
-    names = [name for name in listed.split("\0") if PurePosixPath(name).name in KEPT_IN_GIT]
-    if not any(PurePosixPath(name).name == RECORDS for name in names):
+    names = [
+        name for name in listed.split("\0") if any(fnmatch(PurePosixPath(name).name, kept) for kept in KEPT_IN_GIT)
+    ]
+    if not any(fnmatch(PurePosixPath(name).name, RECORD_FILES) for name in names):
         raise InputError(
             f"no {RECORDS} under {path or 'this folder'} at {ref}; give git:REF:path, such as git:main:results"
         )

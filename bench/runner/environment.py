@@ -25,10 +25,10 @@ from bench.core.nvml import (
 )
 from bench.core.privacy import recorded_variables
 from bench.core.schema import Environment, Json
-from bench.store import RECORDS, SUITE_FILE
+from bench.store import RECORD_FILES, SUITE_FILE
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "av", "numpy", "codecarbon", "nvidia-ml-py")
-RESULTS = (RECORDS, SUITE_FILE, "predictions.parquet", ".vbench/**")  # files of a run that people keep in git
+RESULTS = (RECORD_FILES, SUITE_FILE, "predictions.parquet", ".vbench/**")  # files of a run that people keep in git
 COMMIT = ("commit", "committed_at", "is_dirty")
 STAGED = "VBENCH_STAGED"  # environment variable: the copy of a working tree that a job runs from, and its commit
 

@@ -10,6 +10,7 @@ import socket
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,10 +31,16 @@ from bench.store.record_tables import read_runs, remember_sound, sound_prefix
 
 RECORDS = "records.jsonl"
 RECORD_FILES = "records*.jsonl"  # that of local runs, and one for each worker on a shared folder
+WORKER_FILES = "records.*.jsonl"
 DAMAGED = "records.damaged"
 STAGED_TREES = ".staged"  # copies of working trees that jobs ran from; they may hold records of their own
 SUITE_FILE = "suite.json"
 DISCARDED = "discarded.jsonl"  # results of workers whose run another worker had taken over
+
+
+def is_of_runs(name: str) -> bool:
+    """Whether runs append to files of this name: a local run, or a worker of a shared folder."""
+    return name == RECORDS or fnmatch(name, WORKER_FILES)
 
 
 class FolderSharedError(StoreError):

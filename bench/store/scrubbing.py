@@ -8,26 +8,27 @@ from typing import Any
 from bench.core.errors import StoreError
 from bench.core.files import atomic_file
 from bench.core.privacy import anonymous_text, clean_file
+from bench.store.leases import LEASES
 from bench.store.lines import store_errors
-from bench.store.record_store import DAMAGED, RECORDS
+from bench.store.record_store import DAMAGED, DISCARDED, RECORDS
 
-TEXTS = frozenset({".csv", ".json", ".jsonl", ".log", ".md", ".txt", ".yaml", ".yml"})
+# Logs of jobs on a cluster end in .out, .err and .sh.
+TEXTS = frozenset({".csv", ".err", ".json", ".jsonl", ".log", ".md", ".out", ".sh", ".txt", ".yaml", ".yml"})
 
 
 def scrub_files(folder: Path, *, dry_run: bool) -> list[Path]:
     """Remove secrets, home folders and host names from the files below a results folder; returns those that changed.
 
-    These are `records.damaged`, and below `logs/`, `leases/` and `artifacts/` text files and the metadata of Parquet
-    files; checkpoints and training states stay as they are, as do the suite and the records. Raises StoreError for a
-    file that cannot be read or written.
+    These are `records.damaged`, `discarded.jsonl`, and below `logs/`, `leases/`, `submissions/` and `artifacts/` text
+    files and the metadata of Parquet files; checkpoints and training states stay as they are, as do the suite and the
+    records. Raises StoreError for a file that cannot be read or written.
     """
     return [file for file in _files(folder) if _scrub(file, dry_run=dry_run)]
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    if (damaged := folder / DAMAGED).is_file():
-        yield damaged
-    for name in ("logs", "leases", "artifacts"):
+    yield from (file for name in (DAMAGED, DISCARDED) if (file := folder / name).is_file())
+    for name in ("logs", LEASES, "submissions", "artifacts"):
         yield from sorted(file for file in (folder / name).rglob("*") if file.is_file() and not file.is_symlink())
 
 

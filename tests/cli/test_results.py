@@ -13,6 +13,7 @@ import pytest
 from bench.cli.app import run_command
 from bench.core.schema import Case, Environment, Failure, Metric, Point, Record
 from bench.store import RecordStore, StoreWarning, read_records
+from bench.store.leases import Leases
 from bench.train.predictions import Predictions, read_predictions, store_predictions
 
 
@@ -83,7 +84,9 @@ def test_other_formats_hold_the_same_values(folder: Path, capsys: pytest.Capture
     lines = run(capsys, "export", folder, "--to", "jsonl").splitlines()
     assert [Record.model_validate_json(line) for line in lines] == read_records(folder)
     bencher = json.loads(run(capsys, "export", folder, "--to", "bencher"))
-    assert bencher[record().case.title]["latency.p50_ms"] == {"value": 3.5, "lower_value": 2.0, "upper_value": 3.5}
+    assert bencher[record().case.title]["latency.p50_ms"] == {"value": 3.0, "lower_value": 2.5, "upper_value": 3.5}, (
+        "the median of two runs, and both of them"
+    )
     entries = json.loads(run(capsys, "export", folder, "--to", "github-action-benchmark"))
     assert {(e["unit"], e["extra"]) for e in entries} == {("ms", "lower is better"), ("%", "higher is better")}
     index = json.loads(run(capsys, "export", folder, "--to", "hf-eval-results"))["model-index"]
@@ -146,6 +149,7 @@ def test_scrub_cleans_logs_damaged_lines_texts_and_predictions(
     RecordStore(tmp_path).append(record())
     secret = "HF_TOKEN=hf_secret in /home/ada/x\n"
     texts = ("logs/a.log", "logs/a.rank1.log", "leases/a-0.json", "artifacts/a/curve.csv", "records.damaged")
+    texts += ("logs/slurm/1/7_0_log.out", "submissions/1.json")
     for name in (*texts, "artifacts/a/state.pth"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(secret)
@@ -158,9 +162,9 @@ def test_scrub_cleans_logs_damaged_lines_texts_and_predictions(
         model="c3d",
     )
     file = store_predictions(tmp_path / "artifacts/a/predictions.parquet", stored)
-    assert "6 other files would be cleaned" in run(capsys, "scrub", tmp_path, "--dry-run")
+    assert "8 other files would be cleaned" in run(capsys, "scrub", tmp_path, "--dry-run")
     assert (tmp_path / "logs/a.log").read_text() == secret
-    assert "6 other files cleaned" in run(capsys, "scrub", tmp_path)
+    assert "8 other files cleaned" in run(capsys, "scrub", tmp_path)
     assert {(tmp_path / name).read_text() for name in texts} == {"HF_TOKEN=*** in ~/x\n"}
     found = read_predictions(file)
     assert found.protocol == {"weights": "~/w.pth", "views": "1x1"}
@@ -184,3 +188,45 @@ def test_a_folder_with_records_of_a_newer_version_is_not_rewritten(tmp_path: Pat
 def test_a_file_of_another_name_is_not_changed(tmp_path: Path, command: str) -> None:
     (tmp_path / "other.jsonl").write_text(record().model_dump_json() + "\n")
     assert run_command(["results", command, str(tmp_path / "other.jsonl")]) == 2
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Path:
+    """A results folder that two workers of a cluster wrote, without a file of local runs; one run was made twice."""
+    first, second = (RecordStore(tmp_path, worker=name) for name in ("slurm-1", "slurm-2"))
+    later = "2027-01-01T00:00:00+00:00"
+    first.append(record(0, error="boom"))
+    first.append(record(1))
+    second.append(record(0, started_at=later))
+    return tmp_path
+
+
+def test_prune_looks_at_the_records_of_all_workers(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "slurm-1.jsonl: 1 record removed, 1 stay" in run(capsys, "prune", cluster)
+    assert [(each.run_index, each.status) for each in read_records(cluster)] == [(1, "ok"), (0, "ok")]
+
+
+def test_the_files_of_workers_are_scrubbed_and_repaired(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = cluster / "records.slurm-1.jsonl"
+    RecordStore.of(file).append(record(2, environment=Environment(state={"env.NVIDIA_API_KEY": "nvapi-7"})))
+    with file.open("a") as lines:
+        lines.write("{broken\n")
+    (cluster / "discarded.jsonl").write_text("HF_TOKEN=hf_secret in /home/ada/x\n")
+    assert "1 damaged line was moved" in run(capsys, "repair", cluster)
+    out = run(capsys, "scrub", cluster)
+    assert "1 record cleaned" in out
+    assert "1 other file cleaned" in out
+    assert "nvapi-7" not in file.read_text()
+    assert (cluster / "discarded.jsonl").read_text() == "HF_TOKEN=*** in ~/x\n"
+
+
+@pytest.mark.parametrize("command", ["prune", "repair", "scrub"])
+def test_records_are_not_changed_while_a_worker_appends(
+    cluster: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lease = Leases(cluster, worker="slurm-1").take("a", 0)
+    assert lease is not None
+    before = (cluster / "records.slurm-1.jsonl").read_bytes()
+    assert run_command(["results", command, str(cluster)]) == 2
+    assert "is in use by worker slurm-1" in capsys.readouterr().err
+    assert (cluster / "records.slurm-1.jsonl").read_bytes() == before

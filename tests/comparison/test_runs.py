@@ -89,3 +89,27 @@ def test_comparing_results_with_themselves_is_noted(tmp_path: Path, runs: Runs) 
     folder = stored(tmp_path / "r", runs(QUIET))
     assert any("with themselves" in note for note in compare(folder, folder).notes)
     assert not any("with themselves" in note for note in compare(folder, on_day(2, runs(QUIET))).notes)
+
+
+@pytest.fixture
+def of_workers(tmp_path: Path, runs: Runs) -> Path:
+    """A results folder of a cluster: a file for each worker, none of local runs; a lost run was made again."""
+    first, second, *rest = runs(QUIET)
+    lost = first.model_copy(update={"status": "interrupted", "metrics": ()})
+    for name, each in (("slurm-1", lost), ("slurm-1", second), *(("slurm-2", each) for each in rest)):
+        RecordStore(tmp_path / "cluster", worker=name).append(each)
+    (again,) = on_day(2, [first])
+    RecordStore(tmp_path / "cluster", worker="slurm-2").append(again)
+    return tmp_path / "cluster"
+
+
+def test_a_folder_that_only_workers_wrote_is_compared(of_workers: Path, tmp_path: Path, runs: Runs) -> None:
+    head = stored(tmp_path / "head", on_day(9, runs(QUIET)))
+    assert counted(of_workers, head) == (5, 5)
+    assert counted(head, of_workers) == (5, 5)
+
+
+def test_a_run_that_two_workers_finished_counts_once(of_workers: Path, tmp_path: Path, runs: Runs) -> None:
+    (twice,) = on_day(3, runs(QUIET[:1]))
+    RecordStore(of_workers, worker="slurm-3").append(twice)
+    assert counted(of_workers, on_day(9, runs(QUIET))) == (5, 5)
