@@ -137,7 +137,7 @@ class RunEstimate:
         elif self._first.pop(case_id, None) is None:
             state.unknown -= left + 1
         self._pending[case_id] = left
-        if "whole" in record.seconds:
+        if "whole" in record.seconds and (record.is_good or record.status == "timeout"):
             self._learn(case_id, kind, record.seconds["whole"])
         if case_id in self._cases:
             state.known_s += left * self._cases[case_id].value

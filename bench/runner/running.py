@@ -246,7 +246,9 @@ class Plan:
     ) -> RunEstimate:
         """Seconds of a run of each of `cases`. With `is_like`, only earlier runs on hardware that it accepts count."""
         runs = (run for run in self.history if is_like is None or is_like(run.environment))
-        known = ((run.case_id, run.measures, run.seconds) for run in runs if run.seconds is not None)
+        # A failed or stopped run ends early and says nothing of a whole one; one that timed out says how long it takes.
+        whole = (run for run in runs if run.is_good or run.status == "timeout")
+        known = ((run.case_id, run.measures, run.seconds) for run in whole if run.seconds is not None)
         times = AccuracyTimes(self.store.files, self.fingerprints, self.recipes, is_like=is_like)
         return RunEstimate(cases, known, accuracy_times=times)
 
