@@ -121,9 +121,12 @@ def _show_checkpoint(found: "CheckpointFacts") -> None:
         print_text("no model here has these weights")
     for fit in found.fits:
         print_text(f"fits {fit.model}: vbench profile {fit.model}{_flags(fit)} --weights {found.path}")
-        for name in fit.assumed:
-            usual = fit.arguments.get(name, "the default")
-            print_text(f"weights do not show {name} of {fit.model}: {usual} is usual, give another by --arg {name}=N")
+        # What differs between the fits has a line of its own below.
+        for name in (name for name in fit.assumed if name not in facts["undecided"]):
+            usual = fit.settings[name]
+            print_text(
+                f"weights do not show {name} of {fit.model}: {usual} is usual, give another by --arg {name}=VALUE"
+            )
     for name, values in facts["undecided"].items():
         listed = ", ".join(f"{value} in {model}" for model, value in values.items())
         how = HOW_TO_CHOOSE.get(name, "take the model that was trained")

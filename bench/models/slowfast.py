@@ -208,7 +208,7 @@ def _stages(
         "slowfast_r50": {"depth": 50, "alpha": 4, "fusion_frames": 7},
         "slowfast_r50_4x16": {"depth": 50, "alpha": 8, "fusion_frames": 5},
         "slowfast_r50_16x8": {"depth": 50, "alpha": 4, "fusion_frames": 7, "clip": "64x2x224"},
-        "slowfast_nln_r50": {"depth": 50, "alpha": 4, "fusion_frames": 7, "non_local": "dot_product"},
+        "slowfast_nln_r50": {"depth": 50, "alpha": 4, "fusion_frames": 5, "non_local": "dot_product"},
         "slowfast_nln_r50_4x16": {"depth": 50, "alpha": 8, "fusion_frames": 5, "non_local": "dot_product"},
         "slowfast_r101": {"depth": 101, "alpha": 4, "fusion_frames": 5},
         "slowfast_r101_50_50": {"depth": 101, "alpha": 4, "fusion_frames": 5, "temporal_blocks": 6},

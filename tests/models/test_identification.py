@@ -213,3 +213,45 @@ def test_inspect_says_how_to_choose_between_models_with_the_same_weights(
     assert "the config of the training names it" in shown
     found = export_weights(tmp_path / "w.pth", to="safetensors", out=tmp_path / "w.safetensors")
     assert "which differ in non_local" in " ".join(found.notes)
+
+
+STATED = [
+    ("slow_r50", "DATA:\n  CROP: 1\n  NUM_FRAMES: 4\n", {"slow_r50_4x16"}),
+    ("slow_r50", "DATA:\n  NUM_FRAMES: 8\n", {"slow_r50"}),
+    ("x3d_m", "DATA:\n  NUM_FRAMES: 13\n  TRAIN_CROP_SIZE: 160\n", {"x3d_s"}),
+    ("x3d_m", "DATA:\n  NUM_FRAMES: 16\n  TRAIN_CROP_SIZE: 224\n", {"x3d_m"}),
+    ("x3d_m", "TEST:\n  NUM_FRAMES: 13\n", {"x3d_xs", "x3d_s", "x3d_m"}),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "models"), STATED)
+def test_the_config_in_a_file_of_pyslowfast_decides_between_models(name: str, config: str, models: set[str]) -> None:
+    shapes = {key: tuple(value.shape) for key, value in create_model(name, device="meta").state_dict().items()}
+    checkpoint = replace(checkpoint_of(shapes), container="PySlowFast", metadata={"cfg": config})
+    found = fits_of(checkpoint)
+    assert {fit.model for fit in found} == models
+    assert not {"window", "window_frames"} & set(found[0].assumed) or config.startswith("TEST")
+
+
+def test_the_config_of_slowfast_states_its_ratio_of_frames_and_that_of_mvit_its_pooling() -> None:
+    for name, config, found in (
+        ("slowfast_r50", "SLOWFAST:\n  ALPHA: 8\n", {"num_classes": 400, "alpha": 8}),
+        ("mvitv1_b_16x4", "MVIT:\n  USE_MEAN_POOLING: true\n", {"num_classes": 400, "pooling": "mean"}),
+        ("mvitv1_b_16x4", "", {"num_classes": 400}),
+    ):
+        shapes = {key: tuple(value.shape) for key, value in create_model(name, device="meta").state_dict().items()}
+        fits = fits_of(replace(checkpoint_of(shapes), container="PySlowFast", metadata={"cfg": config}))
+        (fit,) = (fit for fit in fits if fit.model == name)
+        assert dict(fit.arguments) == found
+        assert not {"alpha", "pooling"} & set(fit.assumed)
+
+
+def test_inspect_lists_strides_that_no_weight_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = create_model("resnet3d_18", num_classes=3, widen_factor=0.25, no_max_pool=True).state_dict()
+    torch.save({"arch": "resnet-18", "state_dict": state}, tmp_path / "w.pth")
+    assert run_command(["weights", "inspect", str(tmp_path / "w.pth"), "--json"]) == 0
+    (fit,) = json.loads(capsys.readouterr().out)["fits"]
+    assert fit["assumed"] == ["stem_stride_t", "no_max_pool"]
+    assert run_command(["weights", "inspect", str(tmp_path / "w.pth")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "weights do not show no_max_pool of resnet3d_18: False is usual, give another by --arg no_max_pool=" in shown

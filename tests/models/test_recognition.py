@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from bench.core.errors import WeightsError
 from bench.models.factory import create_model
 from bench.models.weights.checkpoint import read_checkpoint
 from bench.models.weights.checkpoint_protocol import protocol_of_checkpoint
-from bench.models.weights.recognition import recognise
+from bench.models.weights.identification import identify
+from bench.models.weights.loading import load_weights
+from bench.models.weights.recognition import notes_on_head, recognise, why_detector
 
 
 def named(*names: str, **shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
@@ -280,3 +283,54 @@ def test_the_classes_of_a_zoo_come_in_its_own_order(
 def test_a_number_of_classes_that_no_data_set_of_the_zoo_has_leaves_the_order_open(tmp_path: Path) -> None:
     torch.save({"model_state": {**UNIFORMER, **named(head=(17, 2))}}, tmp_path / "w.pth")
     assert protocol_of_checkpoint(read_checkpoint(tmp_path / "w.pth")).classes is None
+
+
+ENABLED = "DEMO:\n  ENABLE: false\nDETECTION:\n  ALIGNED: true\n  ENABLE: true\nDIST_BACKEND: nccl\n"
+DISABLED = ENABLED.replace("true", "false")
+SLOW = named("s1.pathway0_stem.conv")
+
+
+@pytest.mark.parametrize(
+    ("stored", "why", "note"),
+    [
+        (named("backbone.conv1.conv", "roi_head.bbox_head.fc_cls"), "it has a roi_head", "of a detector"),
+        (named("model.blocks.0.conv", "detection_head.proj"), "it has a detection_head", "of a detector"),
+        ({"cfg": ENABLED, "model_state": SLOW}, "its config enables DETECTION", "of a detector"),
+        ({"cfg": DISABLED, "model_state": SLOW}, "", ""),
+        ({"cfg": ENABLED.replace("DETECTION", "OTHER"), "model_state": SLOW}, "", ""),
+        ({"model_state": {**SLOW, **named(head__projection=(80, 2))}}, "", "80 classes are as many as AVA has"),
+        ({"model_state": {**SLOW, **named(head__projection=(81, 2))}}, "", ""),
+        ({"cfg": DISABLED, "model_state": {**SLOW, **named(head__projection=(80, 2))}}, "", ""),
+    ],
+)
+def test_a_file_of_a_detector_is_told_from_one_of_a_classifier(
+    stored: dict[str, Any], why: str, note: str, tmp_path: Path
+) -> None:
+    torch.save(stored, tmp_path / "w.pyth")
+    checkpoint = read_checkpoint(tmp_path / "w.pyth")
+    assert why_detector(checkpoint) == why
+    assert note in notes_on_head(checkpoint)
+    assert bool(notes_on_head(checkpoint)) == bool(note)
+
+
+def test_a_detector_fits_no_classifier(tmp_path: Path) -> None:
+    """PySlowFast's detectors have the names of its classifiers, but do not stride in their last stage."""
+    model = create_model("slow_r50", num_classes=80, device="cpu")
+    torch.save({"cfg": ENABLED, "model_state": model.state_dict()}, tmp_path / "slow.pyth")
+    found = identify(tmp_path / "slow.pyth")
+    assert not found.fits
+    assert found.problem.startswith("the file is of a detector, which classifies boxes (its config enables DETECTION)")
+    report = load_weights(model, tmp_path / "slow.pyth")
+    assert any("of a detector" in warning for warning in report.warnings)
+    torch.save({**model.state_dict(), "roi_head.bbox_head.fc_cls.weight": torch.ones(81, 4)}, tmp_path / "head.pth")
+    with pytest.raises(WeightsError, match=r"The file is of a detector, which classifies boxes \(it has a roi_head\)"):
+        load_weights(model, tmp_path / "head.pth")
+
+
+def test_slowfast_of_charades_and_something_something_is_recognised_by_its_classes(tmp_path: Path) -> None:
+    for rows, zoo in ((157, "PySlowFast Charades"), (174, "PySlowFast SSv2"), (400, "PySlowFast Kinetics")):
+        state = named("s1.pathway0_stem.conv", "s1.pathway1_stem.conv", head__projection=(rows, 2))
+        torch.save({"model_state": state}, tmp_path / "w.pyth")
+        match = recognise(read_checkpoint(tmp_path / "w.pyth"))
+        assert match is not None
+        assert match.row.zoo.startswith(zoo)

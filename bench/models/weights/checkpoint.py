@@ -246,6 +246,14 @@ def container_of(state: Mapping[str, Any], *, entry: str = "") -> str:
     return "caffe2" if entry == "blobs" else "unknown"
 
 
+def stated_setting(checkpoint: Checkpoint, section: str, key: str) -> str:
+    """Return in lower case what PySlowFast's config, YAML in a file, says of `key` in `section`; empty if nothing."""
+    config = checkpoint.metadata.get("cfg")
+    place = rf"^{section}:\n(?:[ \t].*\n)*?[ \t]+{key}:[ \t]*(\w+)"
+    found = re.search(place, config, re.MULTILINE) if isinstance(config, str) else None
+    return found[1].lower() if found else ""
+
+
 def _read(path: Path) -> Mapping[Any, Any]:
     with path.open("rb") as file:
         first = file.read(512)

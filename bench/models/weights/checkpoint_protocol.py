@@ -7,7 +7,7 @@ from typing import Any
 from bench.core.errors import InputError, WeightsError
 from bench.core.input_protocol import InputProtocol
 from bench.models.weights.checkpoint import Checkpoint
-from bench.models.weights.recognition import recognise
+from bench.models.weights.recognition import notes_on_head, recognise
 
 KEY = "input_protocol"
 
@@ -49,8 +49,9 @@ def _parsed(text: str) -> Any:
 
 
 def notes_on(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return what a user must know about weights of a recognised zoo, such as its order of classes."""
+    """Return what a user must know about weights of a recognised zoo, such as its order of classes, or a detector."""
     if KEY in checkpoint.metadata:
         return ()
     match = recognise(checkpoint)
-    return (match.note,) if match is not None and match.note else ()
+    notes = (match.note if match is not None else "", notes_on_head(checkpoint))
+    return tuple(note for note in notes if note)

@@ -1,21 +1,26 @@
 """Arguments of models that weights do not show, but the code base that wrote them fixes, such as strides over time."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.models.weights.checkpoint import Checkpoint, Shapes
+from bench.models.weights.checkpoint import Checkpoint, Shapes, stated_setting
 from bench.models.weights.checkpoint_protocol import is_of_vbench
 
 Arguments = dict[str, Any]
 
+WITHOUT_STRIDES: Arguments = {"stem_stride_t": 1, "pool_stride_t": 1}
+
 PUBLISHED: Mapping[str, Arguments] = {
-    "slow": {"pooling": "window"},
-    "c2d": {"pooling": "window"},
-    "i3d_resnet": {"pooling": "window", "stem_stride_t": 1, "pool_stride_t": 1},
+    "slow": {"pooling": "window", **WITHOUT_STRIDES},
+    "c2d": {"pooling": "window", **WITHOUT_STRIDES},
+    "i3d_resnet": {"pooling": "window", **WITHOUT_STRIDES},
     "csn": {"pooling": "window", "norm_eps": 1e-5},
     "x3d": {"pooling": "window"},
     "slowfast": {"takes": "pathways"},
+    "mvitv1": {"pooling": "class"},
+    "mvitv2": {"pooling": "class"},
 }
 """By family, what PySlowFast and PyTorchVideo fix; families that are not here have nothing to fix."""
 
@@ -29,7 +34,7 @@ NON_LOCAL_CONFIG = r"non_local_cfg=dict\(((?:[^()]|\([^()]*\))*)\)"
 def fixed_arguments(checkpoint: Checkpoint, family: str) -> Arguments:
     """Return the arguments of `family` that the code base of `checkpoint` fixes; none if the code is not known.
 
-    The affinity of non-local blocks is that of the training's config if the file holds it.
+    The affinity of non-local blocks, and the clips and pooling of PySlowFast, are those of the config in the file.
     Files with the names of PyTorchVideo are its own only if they also have its wrapper: models here share its names.
     """
     container = checkpoint.container
@@ -46,7 +51,8 @@ def fixed_arguments(checkpoint: Checkpoint, family: str) -> Arguments:
         usual = PYSLOWFAST_AFFINITIES.get(family) if _has(checkpoint.shapes, r"nonlocal") else None
         affinity = stated or usual
         fixed = {**PUBLISHED.get(family, {}), **({"non_local": affinity} if affinity else {})}
-        return fixed | ({"pooling": "mean"} if family == "mvitv2" and widens_in_mlp(checkpoint.shapes) else {})
+        fixed |= {"pooling": "mean"} if family == "mvitv2" and widens_in_mlp(checkpoint.shapes) else {}
+        return fixed | _stated_sizes(checkpoint, family)
     return {}
 
 
@@ -71,6 +77,22 @@ def _stated_affinity(checkpoint: Checkpoint) -> str | None:
     return "unscaled_softmax" if re.search(r"\buse_scale=False", found[1]) else "softmax"
 
 
+def _stated_sizes(checkpoint: Checkpoint, family: str) -> Arguments:
+    """Return what the config in a file of PySlowFast says of its clips and its pooling, as arguments of `family`."""
+    frames, size = (stated_setting(checkpoint, "DATA", key) for key in ("NUM_FRAMES", "TRAIN_CROP_SIZE"))
+    if family == "c2d" and (kind := stated_setting(checkpoint, "MODEL", "MODEL_NAME")):
+        return {"halves_time": kind != "resnet_nopool"}
+    if family == "slow" and frames.isdigit():
+        return {"window_frames": int(frames)}
+    if family == "x3d" and frames.isdigit() and size.isdigit():
+        return {"window": (int(frames), math.ceil(int(size) / 32), math.ceil(int(size) / 32))}
+    if family == "slowfast" and (alpha := stated_setting(checkpoint, "SLOWFAST", "ALPHA")).isdigit():
+        return {"alpha": int(alpha)}
+    if family in ("mvitv1", "mvitv2") and (is_mean := stated_setting(checkpoint, "MVIT", "USE_MEAN_POOLING")):
+        return {"pooling": "mean" if is_mean == "true" else "class"}
+    return {}
+
+
 def widens_in_mlp(shapes: Shapes) -> bool:
     """Return whether an MLP widens: its second layer has more rows than a fourth of its columns.
 
@@ -82,7 +104,7 @@ def widens_in_mlp(shapes: Shapes) -> bool:
 
 def _slow(shapes: Shapes) -> Arguments:
     non_local = {"non_local": "softmax", "non_local_form": "mmaction2"}
-    return {"pooling": "mean", **(non_local if _has(shapes, r"\.non_local_block\.theta\.") else {})}
+    return {"pooling": "mean", **WITHOUT_STRIDES, **(non_local if _has(shapes, r"\.non_local_block\.theta\.") else {})}
 
 
 def _i3d(shapes: Shapes) -> Arguments:
@@ -110,6 +132,8 @@ MMACTION2: Mapping[str, Callable[[Shapes], Arguments]] = {
     "csn": lambda _: {"pooling": "mean", "norm_eps": 1e-3},
     "x3d": lambda _: {"pooling": "mean"},
     "slowfast": _slowfast,
+    "mvitv2": lambda _: {"pooling": "class"},
+    "tsm": lambda _: {"shift_div": 8},
     "videomae": _videomae,
     "videomaev2": _videomae,
 }

@@ -23,6 +23,7 @@ from bench.models.weights.checkpoint import Checkpoint, Shapes, is_same_weight, 
 from bench.models.weights.checkpoint_protocol import is_of_vbench, protocol_of_checkpoint
 from bench.models.weights.conventions import fixed_arguments, widens_in_mlp
 from bench.models.weights.matching import implausible
+from bench.models.weights.recognition import notes_on_head, why_detector
 from bench.models.weights.translations import names_for, renamings, rows_of
 from bench.reference.zoo_files import ZooFile, zoo_files
 
@@ -32,17 +33,18 @@ DEPTHS = (10, 18, 34, 50, 101, 121, 152, 169, 200, 201, 264)
 SIMILAR = 0.4
 """Share of layer names (ignoring numbers) that a family must have in common with a file to be tried further."""
 
-LISTED_LAST = ("c2d_frames",)
-"""Families with the weights of a more usual one, from which only their pooling differs: TSN for MMAction2's C2D."""
+LISTED_LAST = ("c2d_frames", "c2d_nopool_r50")
+"""Models with the weights of a more usual one, from which only their pooling differs: TSN for MMAction2's C2D."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """A model that has exactly the weights of a file: `create_model(model, **arguments)`.
 
-    `has_head` is False if the file lacks the classifier and nothing else. `assumed` are arguments that weights leave
-    open and that have their usual value, such as the attention heads of a transformer that is no variant here.
-    `settings` are all arguments of the model, defaults included, its family and its default clip.
+    `has_head` is False if the file lacks the classifier and nothing else. `assumed` are arguments that change the
+    logits but no weight, and have their usual value, such as strides over time or the attention heads of a transformer
+    that is no variant here; arguments that the code base of the file fixes are not among them. `settings` are all
+    arguments of the model, defaults included, its family and its default clip.
     """
 
     model: str
@@ -58,8 +60,8 @@ class CheckpointFacts:
     """What a checkpoint file is. `fits` is empty if no model here has its weights.
 
     Several fits differ in what weights do not show, such as strides or the frames of a clip; see `undecided`.
-    `problem` names an error in the weights, such as NaN values; it is empty if there is none. `input_protocol` is the
-    known part of their input protocol.
+    `problem` names an error in the weights, such as NaN values, or says that they are of a detector; it is empty if
+    there is none. `input_protocol` is the known part of their input protocol.
     """
 
     path: Path
@@ -86,7 +88,7 @@ def identify(path: str | PathLike[str], *, entry: str | None = None) -> Checkpoi
     Raises WeightsError if it is no checkpoint; see `read_checkpoint` for `entry`.
     """
     checkpoint = read_checkpoint(path, entry=entry)
-    fits = fits_of(checkpoint)
+    fits = () if why_detector(checkpoint) else fits_of(checkpoint)
     state = checkpoint.state
     return CheckpointFacts(
         path=checkpoint.path,
@@ -103,7 +105,7 @@ def identify(path: str | PathLike[str], *, entry: str | None = None) -> Checkpoi
         fits=fits,
         entry=checkpoint.entry,
         other_entries=checkpoint.other_entries,
-        problem=implausible(state),
+        problem=implausible(state) or notes_on_head(checkpoint),
         input_protocol=protocol_of_checkpoint(checkpoint),
     )
 
@@ -140,7 +142,6 @@ def fits_of(checkpoint: Checkpoint) -> tuple[Fit, ...]:
     """
     shapes = {key: shape for key, shape in checkpoint.shapes.items() if not is_batch_count(key)}
     families = [entry for entry in MODELS if entry.name == entry.family and _similarity(entry, shapes) >= SIMILAR]
-    families.sort(key=lambda family: family.name in LISTED_LAST)
     fixed = {family.name: fixed_arguments(checkpoint, family.name) for family in families}
     fits = [fit for family in families for fit in _fewest_arguments(family, shapes, fixed[family.name])]
     fits = fits or [fit for family in families for fit in _fits_by_depth(family, shapes, fixed[family.name])]
@@ -149,6 +150,7 @@ def fits_of(checkpoint: Checkpoint) -> tuple[Fit, ...]:
     ]
     fits = fits or [fit for entry in torchvision_entries() if (fit := _fit(entry, shapes, {}))]
     known = {file.model for file in zoo_files() if file.hash_kind == "sha256" and _has_hash(checkpoint, file)}
+    fits.sort(key=lambda fit: not {fit.model, fit.family}.isdisjoint(LISTED_LAST))
     return tuple([fit for fit in fits if fit.model in known] or fits)
 
 
@@ -199,12 +201,12 @@ def _fit_by_geometry(family: ModelEntry, shapes: Shapes, fixed: Mapping[str, Any
         return None
     readers = {name: GEOMETRY[name] for name in family.arguments if name in GEOMETRY}
     read = {name: reader(pair, family.arguments[name]) for name, reader in readers.items()}
-    is_guessed = bool(read.get("dim")) and "heads" in read and read["heads"] is None
-    if is_guessed:
+    guessed = [name for name in SET_BY_VARIANTS if name in read and not (name == "heads" and read["heads"])]
+    if read.get("dim") and "heads" in guessed:
         read["heads"] = _likely_heads(family, read["dim"], patch=read.get("patch"))
     asked = {name: value for name, value in read.items() if value is not None and value != family.arguments[name]}
     fit = _fit(family, shapes, fixed, **asked) if asked else None
-    return replace(fit, assumed=(*fit.assumed, "heads")) if fit is not None and is_guessed else fit
+    return replace(fit, assumed=(*fit.assumed, *guessed)) if fit is not None else None
 
 
 def _fit(entry: ModelEntry, shapes: Shapes, fixed: Mapping[str, Any], **asked: Any) -> Fit | None:
@@ -229,14 +231,16 @@ def _fit(entry: ModelEntry, shapes: Shapes, fixed: Mapping[str, Any], **asked: A
     is_joint = any(key.endswith("position_embeddings") for key in pair.target) or (
         "pos_embed" in pair.target and "tubelet" in entry.arguments
     )
-    assumed = ("frames", "size") if is_joint and arguments.keys() & {"frames", "size"} else ()
+    product = ("frames", "size") if is_joint and arguments.keys() & {"frames", "size"} else ()
+    settings = {"family": entry.family, **entry.arguments, "clip": entry.clip, **arguments}
+    open_ = (name for name, is_open in HIDDEN.items() if name in entry.arguments and is_open(pair, settings))
     return Fit(
         model=entry.name,
         family=entry.family,
         arguments=arguments,
         has_head=not absent,
-        assumed=assumed,
-        settings={"family": entry.family, **entry.arguments, "clip": entry.clip, **arguments},
+        assumed=(*product, *(name for name in open_ if name not in fixed)),
+        settings=settings,
     )
 
 
@@ -667,6 +671,35 @@ READERS: Mapping[str, Callable[[ShapePair, Any], Any]] = {
     "patch_frames": _from_shape(r"^patch_embed2\.proj\.weight$", 2),
 }
 """How the value of an argument is read off the shapes of a file's weights; None if they do not show it."""
+
+SET_BY_VARIANTS = ("heads", "head_width")
+"""Arguments that weights mostly do not show, but of which the variant with weights of these shapes has one value."""
+
+
+def _always(pair: ShapePair, settings: Mapping[str, Any]) -> bool:
+    return True
+
+
+def _pools_in_windows(pair: ShapePair, settings: Mapping[str, Any]) -> bool:
+    return settings.get("pooling") == "window"
+
+
+HIDDEN: Mapping[str, Callable[[ShapePair, Mapping[str, Any]], bool]] = {
+    "stem_stride_t": _always,
+    "pool_stride_t": _always,
+    "no_max_pool": _always,
+    "norm_eps": _always,
+    "pooling": lambda pair, _: not any(key.startswith("fc_norm.") for key in pair.given),
+    "window": _pools_in_windows,
+    "window_frames": _pools_in_windows,
+    "alpha": _always,
+    "takes": _always,
+    "non_local": lambda pair, _: any(".conv_theta." in key for key in pair.given),
+    "shift_div": lambda pair, settings: settings["family"] == "tsm",
+    "probe_heads": _always,
+    "readout": _always,
+}
+"""Arguments that change what a model computes but none of its weights, and whether those of a file leave them open."""
 
 
 def is_batch_count(key: str) -> bool:

@@ -9,6 +9,7 @@ from bench.models.weights.checkpoint import Checkpoint, read_checkpoint
 from bench.models.weights.identification import describe, fits_of
 from bench.models.weights.load_report import LoadReport
 from bench.models.weights.matching import SHOWN, MisfitError, copy_weights
+from bench.models.weights.recognition import notes_on_head, why_detector
 
 
 def load_weights(model: nn.Module, path: str | PathLike[str], *, entry: str | None = None) -> LoadReport:
@@ -26,7 +27,10 @@ def load_checkpoint(model: nn.Module, checkpoint: Checkpoint, *, needs_head: boo
         return copy_weights(model, checkpoint, needs_head=needs_head)
     except MisfitError as error:
         fits = fits_of(checkpoint)
-        if fits:
+        if why_detector(checkpoint):
+            note = notes_on_head(checkpoint)
+            cause = note[0].upper() + note[1:]
+        elif fits:
             cause = f"The file fits {' or '.join(describe(fit) for fit in fits[:SHOWN])}"
         else:
             cause = f"No model here has these weights; their names are those of: {checkpoint.container}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bench.core.input_protocol import InputProtocol, Mark
-from bench.models.weights.checkpoint import Checkpoint
+from bench.models.weights.checkpoint import Checkpoint, stated_setting
 from bench.reference.zoo_protocols import ZooProtocol, class_list, zoo_protocols
 
 SSV2_CLASSES = 174
@@ -185,15 +185,16 @@ def _pyslowfast(view: _View) -> Found:
         large = "VMZ c2 large models (CSN-152, R(2+1)D-152)"
         yield (large if len(blocks) > 30 else "VMZ c2 small models (.pkl)"), "recognised"
     if view.container == "PySlowFast caffe2":
-        by_rows = {SSV2_CLASSES: "PySlowFast SSv2 SlowFast 16x8", 157: "PySlowFast Charades SlowFast 16x8"}
-        yield by_rows.get(view.rows or 0, "PySlowFast Kinetics, c2 (.pkl: C2D I3D Slow SlowFast)"), "recognised"
+        yield _PYSLOWFAST_BY_ROWS.get(view.rows or 0, _PYSLOWFAST_KINETICS), "recognised"
     if view.container != "PySlowFast":
         return
     mark = view.wrapped("model_state")
     if view.has(r"pathway0_stem\.conv_xy\."):
         yield f"PySlowFast X3D_{_x3d_size(view)} (.pyth)", mark
+    elif view.has(r"pathway1_stem\."):
+        yield _PYSLOWFAST_BY_ROWS.get(view.rows or 0, _PYSLOWFAST_KINETICS), mark
     elif view.has(r"pathway0_stem\."):
-        yield "PySlowFast Kinetics, c2 (.pkl: C2D I3D Slow SlowFast)", mark
+        yield _PYSLOWFAST_KINETICS, mark
     elif view.has(r"blocks\.0\.attn\.rel_pos_h"):
         depth = len({key.split(".")[1] for key in view.state if key.startswith("blocks.")})
         large = "PySlowFast MVITv2_L_40x3 K400"
@@ -202,6 +203,10 @@ def _pyslowfast(view: _View) -> Found:
     else:
         name = "REV_MVIT_B_16x4_CONV" if "rev" in view.file else "MVIT_B_16x4_CONV"
         yield f"PySlowFast {'MVIT_B_32x3_CONV' if '32x3' in view.file else name}", mark
+
+
+_PYSLOWFAST_KINETICS = "PySlowFast Kinetics, c2 (.pkl: C2D I3D Slow SlowFast)"
+_PYSLOWFAST_BY_ROWS = {SSV2_CLASSES: "PySlowFast SSv2 SlowFast 16x8", 157: "PySlowFast Charades SlowFast 16x8"}
 
 
 def _x3d_size(view: _View) -> str:
@@ -284,3 +289,29 @@ _FINDERS: tuple[Callable[[_View], Found], ...] = (
     _by_container,
     _torchvision,
 )
+
+
+DETECTION_HEADS = re.compile(r"(?:^|\.)(detection_head|roi_head|bbox_head)\.")
+
+AVA_CLASSES = 80
+
+
+def why_detector(checkpoint: Checkpoint) -> str:
+    """Return what shows that a file is of a detector, which classifies boxes (AVA); empty if nothing does."""
+    head = next((match[1] for key in checkpoint.state if (match := DETECTION_HEADS.search(key))), None)
+    if head is not None:
+        return f"it has a {head}"
+    return "its config enables DETECTION" if stated_setting(checkpoint, "DETECTION", "ENABLE") == "true" else ""
+
+
+def notes_on_head(checkpoint: Checkpoint) -> str:
+    """Return what a user must know of the head of a file: whether it classifies boxes, or may; empty if it does not."""
+    if reason := why_detector(checkpoint):
+        return f"the file is of a detector, which classifies boxes ({reason}): no model here does"
+    is_open = checkpoint.container.startswith("PySlowFast") and not stated_setting(checkpoint, "DETECTION", "ENABLE")
+    if is_open and _View(checkpoint).rows == AVA_CLASSES:
+        return (
+            f"{AVA_CLASSES} classes are as many as AVA has: if the file is of a detector, which classifies boxes, no "
+            "model here is the same"
+        )
+    return ""
