@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -255,3 +256,33 @@ def test_inspect_lists_strides_that_no_weight_shows(tmp_path: Path, capsys: pyte
     assert run_command(["weights", "inspect", str(tmp_path / "w.pth")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "weights do not show no_max_pool of resnet3d_18: False is usual, give another by --arg no_max_pool=" in shown
+
+
+def test_slowfast_with_non_local_blocks_has_the_weights_of_pyslowfast_at_both_ratios_of_frames() -> None:
+    """Both fuse over 5 frames there; 41,838,680 are the parameters of the authors' SLOWFAST_NLN_8x8_R50."""
+    models = [create_model(name, device="meta") for name in ("slowfast_nln_r50", "slowfast_nln_r50_4x16")]
+    assert [sum(p.numel() for p in model.parameters()) for model in models] == [41_838_680] * 2
+    assert [MODELS.get(name).arguments["alpha"] for name in ("slowfast_nln_r50", "slowfast_nln_r50_4x16")] == [4, 8]
+
+
+def test_the_more_usual_of_two_models_with_the_same_weights_is_named_first_unless_the_config_decides() -> None:
+    state = create_model("c2d_r50", device="meta").state_dict()
+    plain = checkpoint_of({_pyslowfast_name(key): tuple(value.shape) for key, value in state.items()})
+    for config, models in (
+        ("", ["c2d_r50", "c2d_nopool_r50"]),
+        ("MODEL:\n  ARCH: c2d\n  MODEL_NAME: ResNet\n", ["c2d_r50"]),
+        ("MODEL:\n  ARCH: c2d\n  MODEL_NAME: ResNet_nopool\n", ["c2d_nopool_r50"]),
+    ):
+        checkpoint = replace(plain, container="PySlowFast", metadata={"cfg": config})
+        assert [fit.model for fit in fits_of(checkpoint)] == models
+
+
+def _pyslowfast_name(key: str) -> str:
+    """The name of a weight of C2D, whose third block is a pooling, in PySlowFast."""
+    key = re.sub(r"^blocks\.6\.proj\.", "head.projection.", key)
+    key = re.sub(r"^blocks\.0\.norm\.", "s1.pathway0_stem.bn.", key)
+    key = re.sub(r"^blocks\.0\.", "s1.pathway0_stem.", key)
+    stages = {"1": 2, "3": 3, "4": 4, "5": 5}
+    key = re.sub(r"^blocks\.(\d)\.res_blocks\.(\d+)\.", lambda m: f"s{stages[m[1]]}.pathway0_res{m[2]}.", key)
+    key = re.sub(r"branch1_(conv|norm)", lambda m: {"conv": "branch1", "norm": "branch1_bn"}[m[1]], key)
+    return re.sub(r"branch2\.(conv|norm)_([abc])", lambda m: f"branch2.{m[2]}{'_bn' if m[1] == 'norm' else ''}", key)
