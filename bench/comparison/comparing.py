@@ -79,6 +79,7 @@ def compare(
             *_notes(pairs),
             *_left_out(found, pairs),
             *_renames(old, new, found),
+            *_same_cases(old, new, found),
             *_other_reasons(pairs, rows),
             *([NOT_TIME] if any(row.unit == "instructions" for row in rows) else []),
         )
@@ -178,6 +179,26 @@ def _renames(old: SideRuns, new: SideRuns, pairs: Sequence[CasePair]) -> Iterato
             f"{before} is gone and {after} is new, with the same layers and counts: if it was renamed, add "
             f"`renamed: {{{after}: {before}}}` to the suite, which compares them and keeps the history"
         )
+
+
+def _same_cases(old: SideRuns, new: SideRuns, pairs: Sequence[CasePair]) -> Iterator[str]:
+    """Yield a note for suites of one side with the same cases, none of which is the partner of the other side's."""
+    paired = {id(case) for pair in pairs for case in (pair.base, pair.head)}
+    left = {
+        name: [case for case in side.cases.values() if case.runs and id(case) not in paired]
+        for name, side in (("base", old), ("head", new))
+    }
+    for name, other in (("base", "head"), ("head", "base")):
+        wanted = {case.id for case in left[other]}
+        suites: dict[str, list[str]] = {}
+        for case in left[name]:
+            if case.id in wanted:
+                suites.setdefault(case.id, []).append(case.case.suite)
+        for several in dict.fromkeys(tuple(found) for found in suites.values() if len(found) > 1):
+            yield (
+                f"the suites {', '.join(several)} of {name} have the same cases, so it is not clear which are those of "
+                f"{other}: give the records of one of them"
+            )
 
 
 def _other_reasons(pairs: Sequence[CasePair], rows: Sequence[MetricVerdict]) -> Iterator[str]:

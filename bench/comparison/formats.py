@@ -106,7 +106,8 @@ def _change(row: MetricVerdict) -> str:
     """Return the change in percent; as an amount if the percentage rounds to 0 and the values differ."""
     if row.ratio is None:
         return "–"
-    if row.verdict != "same" and abs(row.ratio - 1) < SMALLEST_SHARE and row.base is not None and row.head is not None:
+    is_hidden = row.verdict != "same" and row.base != row.head and abs(row.ratio - 1) < SMALLEST_SHARE
+    if is_hidden and row.base is not None and row.head is not None:
         return amount(row.head - row.base, row.unit)
     return percent(row.ratio - 1)
 

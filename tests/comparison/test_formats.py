@@ -252,3 +252,10 @@ def test_gitlab_finds_the_reason_in_the_text_and_jenkins_in_the_attribute(mixed:
     assert all(each.text and each.text == each.get("message") for each in told)
     names = [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
     assert len(names) == len(set(names))
+
+
+def test_equal_values_that_decide_nothing_have_no_change_in_percent(runs: Callable[..., list[Record]]) -> None:
+    """Not `+0 s`, which is for changes that a percentage would hide."""
+    [row] = compare(runs([10.0]), runs([10.0])).rows
+    assert row.verdict == "inconclusive"
+    assert formats.cells(row)[5] == "+0.00 %"

@@ -124,6 +124,18 @@ def test_equal_cases_of_suites_with_other_names_are_compared(keep: Callable[...,
     assert ([row.verdict for row in found.rows], found.missing, found.added) == (["worse"], (), ())
 
 
+def test_two_suites_with_the_cases_of_a_third_say_why_none_is_compared(keep: Callable[..., Path]) -> None:
+    keep("base/one", QUIET, suite="one")
+    keep("base/two", QUIET, suite="two")
+    head = keep("head", QUIET, suite="after")
+    for base, other in ((head.parent / "base", head), (head, head.parent / "base")):
+        found = compare(base, other)
+        assert (found.rows, found.exit_code()) == ((), 3)
+        [note] = [note for note in found.notes if note.startswith("the suites one, two of ")]
+        assert note.endswith(": give the records of one of them")
+    assert not any(note.startswith("the suites") for note in compare(head.parent / "base" / "one", head).notes)
+
+
 def test_suites_without_an_equal_case_say_so(keep: Callable[..., Path]) -> None:
     found = compare(keep("base", QUIET, suite="before"), keep("head", QUIET, suite="after", model="i3d"))
     assert found.exit_code() == 3
