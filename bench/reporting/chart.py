@@ -100,8 +100,16 @@ def tick_labels(texts: Sequence[str], *, longest: int) -> list[str]:
 
 
 def short_names(texts: Sequence[str], *, longest: int) -> list[str]:
-    """`texts` with at most `longest` characters: cut at the end, in the middle or at the start, so that they differ."""
+    """`texts` with at most `longest` characters: cut at the end, in the middle or at the start, so that they differ.
+
+    If no such cut makes a text differ, it is cut before its first difference, and its end is kept.
+    """
     kinds = [[cut(text, longest) for text in texts] for cut in (_without_end, _without_middle, _without_start)]
+    letters = enumerate(zip(*texts, strict=False))
+    shared = next((place for place, each in letters if len(set(each)) > 1), 0)
+    kinds.append(
+        [_without_middle(_without_start(text, max(longest, len(text) - shared + 8)), longest) for text in texts]
+    )
     return [
         next((cut for cut, all_cut in zip(cuts, kinds, strict=True) if all_cut.count(cut) == 1), cuts[0])
         for cuts in zip(*kinds, strict=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 100
 ROWS_WITHOUT_TOOLS = 8
 LONG_TEXT = 60  # characters from which on a cell keeps some width, lest a wide table wraps it into many short lines
+LONG_WORD = 50  # characters of a word from which on it is broken, lest it pushes other columns off the page
 MOST_CHARACTERS = 800_000  # of the rows of one table; a page has a few tables and must stay below 3 MB
 
 
@@ -193,6 +194,7 @@ def _cell_html(cell: TableCell, *, is_first: bool, is_text: bool) -> str:
         ("none", is_none),
         ("text", is_plain_text),
         ("long", is_plain_text and len(cell.text) > LONG_TEXT),
+        ("broken", len(cell.text) > LONG_WORD and max(map(len, cell.text.split())) > LONG_WORD),
     )
     kinds = [name for name, holds in marks if holds]
     attributes += f' class="{" ".join(kinds)}"' if kinds else ""

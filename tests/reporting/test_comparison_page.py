@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from bench.comparison.verdicts import MetricVerdict
 from bench.reporting.comparison_page import LONGEST_NAME, NAME_WIDTH, WIDTH, write_comparison_page
 
@@ -108,9 +110,11 @@ def test_a_small_change_is_not_written_as_none(make: SimpleNamespace, tmp_path: 
     assert page.titles["verdicts"][1][3:5] == ["78,409,573 elements", "78,409,574 elements"]
 
 
-def test_long_names_of_cases_stay_distinguishable(make: SimpleNamespace, tmp_path: Path) -> None:
-    names = [f"{'package.' * 12}model_{number}" for number in range(3)]
+@pytest.mark.parametrize("end", ["", f":factory argument={'v' * 80} 16x1x112"])
+def test_long_names_of_cases_stay_distinguishable(make: SimpleNamespace, tmp_path: Path, end: str) -> None:
+    names = [f"{'package.' * 12}model_{number}{end}" for number in range(3)]
     _, html = page_of(make, tmp_path, [verdict(name) for name in names])
     drawn = re.findall(r'<text x="0" y="[^"]+">(.*?)</text>', html)
     assert len(set(drawn)) == 3
     assert all(len(text) <= LONGEST_NAME for text in drawn)
+    assert html.count('<td class="text long broken">') == 3, "so that the other columns stay on the page"
