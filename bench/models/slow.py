@@ -174,7 +174,13 @@ MMACTION_NON_LOCAL = {**MMACTION_I3D, "non_local_form": "mmaction2"}
 )
 @accepts_options_of(TemporalResNet)
 def build_i3d_resnet(
-    num_classes: int = 400, *, depth: Depth = 50, every_block: bool = False, dropout: float = 0.5, **options: Any
+    num_classes: int = 400,
+    *,
+    depth: Depth = 50,
+    every_block: bool = False,
+    window_frames: int = 4,
+    dropout: float = 0.5,
+    **options: Any,
 ) -> TemporalResNet:
     """ResNet inflated over time in its stem and in every second bottleneck; not the Inception-v1 I3D.
 
@@ -187,7 +193,7 @@ def build_i3d_resnet(
         stem_frames=5,
         stage_frames=[(3,)] * STAGES if every_block else [(3,), (3, 1), (3, 1), (1, 3)],
         halves_time=True,
-        window_frames=4,
+        window_frames=window_frames,
         dropout=dropout,
         **options,
     )

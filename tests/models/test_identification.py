@@ -237,6 +237,8 @@ def test_the_config_in_a_file_of_pyslowfast_decides_between_models(name: str, co
 def test_the_config_of_slowfast_states_its_ratio_of_frames_and_that_of_mvit_its_pooling() -> None:
     for name, config, found in (
         ("slowfast_r50", "SLOWFAST:\n  ALPHA: 8\n", {"num_classes": 400, "alpha": 8}),
+        ("i3d_r50", "DATA:\n  NUM_FRAMES: 16\n", {"num_classes": 400, "window_frames": 8}),
+        ("i3d_r50", "DATA:\n  NUM_FRAMES: 8\n", {"num_classes": 400}),
         ("mvitv1_b_16x4", "MVIT:\n  USE_MEAN_POOLING: true\n", {"num_classes": 400, "pooling": "mean"}),
         ("mvitv1_b_16x4", "", {"num_classes": 400}),
     ):
@@ -270,8 +272,8 @@ def test_the_more_usual_of_two_models_with_the_same_weights_is_named_first_unles
     plain = checkpoint_of({_pyslowfast_name(key): tuple(value.shape) for key, value in state.items()})
     for config, models in (
         ("", ["c2d_r50", "c2d_nopool_r50"]),
-        ("MODEL:\n  ARCH: c2d\n  MODEL_NAME: ResNet\n", ["c2d_r50"]),
-        ("MODEL:\n  ARCH: c2d\n  MODEL_NAME: ResNet_nopool\n", ["c2d_nopool_r50"]),
+        ("DATA:\n  NUM_FRAMES: 8\nMODEL:\n  ARCH: c2d\n  MODEL_NAME: ResNet\n", ["c2d_r50"]),
+        ("DATA:\n  NUM_FRAMES: 8\nMODEL:\n  ARCH: c2d\n  MODEL_NAME: ResNet_nopool\n", ["c2d_nopool_r50"]),
     ):
         checkpoint = replace(plain, container="PySlowFast", metadata={"cfg": config})
         assert [fit.model for fit in fits_of(checkpoint)] == models

@@ -80,8 +80,10 @@ def _stated_affinity(checkpoint: Checkpoint) -> str | None:
 def _stated_sizes(checkpoint: Checkpoint, family: str) -> Arguments:
     """Return what the config in a file of PySlowFast says of its clips and its pooling, as arguments of `family`."""
     frames, size = (stated_setting(checkpoint, "DATA", key) for key in ("NUM_FRAMES", "TRAIN_CROP_SIZE"))
-    if family == "c2d" and (kind := stated_setting(checkpoint, "MODEL", "MODEL_NAME")):
-        return {"halves_time": kind != "resnet_nopool"}
+    if family in ("c2d", "i3d_resnet") and frames.isdigit():
+        halves_time = stated_setting(checkpoint, "MODEL", "MODEL_NAME") != "resnet_nopool"
+        window = {"window_frames": int(frames) // 2 if halves_time else int(frames)}
+        return {**window, "halves_time": halves_time} if family == "c2d" else window
     if family == "slow" and frames.isdigit():
         return {"window_frames": int(frames)}
     if family == "x3d" and frames.isdigit() and size.isdigit():
