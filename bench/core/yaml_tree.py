@@ -104,6 +104,15 @@ def yaml_text(data: Any) -> str:
     return stream.getvalue()
 
 
+def is_text(value: str) -> bool:
+    """Whether a string can be written as UTF-8: half of a surrogate pair, or a byte of a path, cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _loaded(text: str, *, file: str) -> Any:
     """Parse `text` with ruamel; raises SuiteError with the position of a syntax error."""
     from ruamel.yaml import YAML
@@ -136,6 +145,8 @@ def _loaded(text: str, *, file: str) -> Any:
         raise _one_problem(start, str(error).split("\n")[0]) from None
     except (ValueError, KeyError, TypeError) as error:  # a date, number or tag with text that is not one
         raise _one_problem(start, f"a value does not fit its type or tag: {error}") from None
+    except AttributeError:  # ruamel.yaml does not expect a mapping that is merged into itself
+        raise _one_problem(start, "a mapping is merged into itself by `<<`") from None
 
 
 def _one_problem(where: Position, message: str) -> SuiteError:
@@ -160,7 +171,10 @@ def _plain(node: Any, place: Place, positions: dict[Place, Position]) -> Any:
         for index in range(len(node)):
             positions[(*place, index)] = _position(node, index, parent=positions[place])
         return [_plain(value, (*place, index), positions) for index, value in enumerate(node)]
-    return _plain_scalar(node)
+    plain_scalar = _plain_scalar(node)
+    if isinstance(plain_scalar, str) and not is_text(plain_scalar):
+        raise _one_problem(positions[place], f"{plain_scalar!r} holds half of a surrogate pair, which is no text")
+    return plain_scalar
 
 
 def _plain_scalar(node: Any) -> Any:

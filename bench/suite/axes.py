@@ -11,6 +11,7 @@ from pydantic import AfterValidator, TypeAdapter
 from bench.core.errors import InputError
 from bench.core.input_protocol import given_protocol, parse_protocol
 from bench.core.schema import Clip, Json, Point, is_weights_argument
+from bench.core.yaml_tree import is_text
 
 AXES = tuple(name for name in Point.model_fields if name not in ("model", "args"))
 AXIS_ALIASES = {"seeds": "seed"}  # names in YAML for axes that list several values
@@ -55,7 +56,10 @@ def expanded(key: str, value: Any) -> Any:
     for name in ENV.findall(value):
         if name not in os.environ:
             raise InputError(f"the environment variable {name} is not set")
-    return ENV.sub(lambda match: os.environ[match[1]], value)
+    text = ENV.sub(lambda match: os.environ[match[1]], value)
+    if not is_text(text):
+        raise InputError(f"{text!r} is not UTF-8 text; rename the file")
+    return text
 
 
 def _adapter(axis: str) -> TypeAdapter[Any]:

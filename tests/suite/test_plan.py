@@ -680,3 +680,23 @@ def test_files_that_extend_one_another_without_end_are_refused_at_once(tmp_path:
     (tmp_path / "s120.yaml").write_text("suite: s\n")
     with pytest.raises(SuiteError, match="a suite of more than 100 files"):
         read_suite(tmp_path / "s0.yaml")
+
+
+def test_half_of_a_surrogate_pair_is_refused_with_its_place(tmp_path: Path) -> None:
+    """No file of records can hold it."""
+    text = 'suite: s\nmodels:\n  - {name: c3d_search, width: "\\ud800"}\nmeasure: {macs: {}}\n'
+    [found] = problems(tmp_path, text)
+    assert found.startswith("3:24: '\\ud800' holds half of a surrogate pair")
+
+
+def test_a_path_of_bytes_that_are_no_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEIGHTS", "/data/\udcff.pth")
+    text = "suite: s\nmodels: [{name: resnet3d, weights: '${env:WEIGHTS}'}]\nmeasure: {accuracy: {dataset: motions}}\n"
+    [found] = problems(tmp_path, text)
+    assert "is not UTF-8 text" in found
+
+
+def test_a_mapping_that_is_merged_into_itself_is_refused(tmp_path: Path) -> None:
+    text = "suite: s\nmodels: [resnet3d]\nmeasure: {macs: {}}\nsmall: &a {<<: *a}\n"
+    [found] = problems(tmp_path, text)
+    assert "a mapping is merged into itself" in found
