@@ -11,6 +11,7 @@ import typer
 
 from bench.cli.arguments import AsJson, check_writable
 from bench.cli.console import first_line, print_exported, print_json, print_note, print_table, print_text
+from bench.core.control_characters import visible
 from bench.core.doubts import measured_text
 from bench.core.errors import InputError, StoreError, suggest
 from bench.core.privacy import without_identity
@@ -265,7 +266,7 @@ def _as_markdown(records: Iterable[Record]) -> str:
     for row in _rows(records):
         cells = ("" if cell is None else str(cell).replace("|", "\\|").replace("\n", " ") for cell in row)
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return visible("\n".join(lines)) + "\n"
 
 
 LATEX_NAMES = {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}", "\n": " ", "\r": " "}
@@ -277,7 +278,7 @@ def _as_latex(records: Iterable[Record]) -> str:
     for row in _rows(records):
         cells = ("" if cell is None else str(cell).translate(LATEX) for cell in row)
         lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\end{tabular}", ""])
+    return visible("\n".join([*lines, r"\end{tabular}", ""]))
 
 
 def _as_github_action_benchmark(records: Iterable[Record]) -> str:

@@ -21,6 +21,7 @@ from bench.comparison.verdicts import (
     one_line,
     percent,
 )
+from bench.core.control_characters import visible
 from bench.core.errors import InputError
 from bench.core.schema import Better
 from bench.core.units import format_value, plural
@@ -329,7 +330,7 @@ def _code(text: str) -> str:
 
 def _short(text: str) -> str:
     """Return one line, cut if it is very long."""
-    line = one_line(text)
+    line = visible(one_line(text))
     return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"
 
 
@@ -346,7 +347,7 @@ def _command(level: str, title: str, message: str, *, source: str = "") -> str:
 
 
 def _escaped(text: str, *, also: str = "") -> str:
-    return "".join(f"%{ord(c):02X}" if c in f"%\r\n{also}" else c for c in text)
+    return "".join(f"%{ord(c):02X}" if c in f"%\r\n{also}" else c for c in visible(text))
 
 
 def _add_suite(root: ElementTree.Element, name: str, tests: list[ElementTree.Element]) -> None:

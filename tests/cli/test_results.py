@@ -230,3 +230,14 @@ def test_records_are_not_changed_while_a_worker_appends(
     assert run_command(["results", command, str(cluster)]) == 2
     assert "is in use by worker slurm-1" in capsys.readouterr().err
     assert (cluster / "records.slurm-1.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex"])
+def test_a_table_for_a_document_holds_no_control_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    case = record().case.model_copy(update={"suite": "a\x1b[2J\u202eb"})
+    RecordStore(tmp_path).append(record().model_copy(update={"case": case}))
+    shown = run(capsys, "export", tmp_path, "--to", form)
+    assert "x1b[2J" in shown
+    assert not {"\x1b", "\u202e"} & set(shown)

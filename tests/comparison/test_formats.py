@@ -259,3 +259,11 @@ def test_equal_values_that_decide_nothing_have_no_change_in_percent(runs: Callab
     [row] = compare(runs([10.0]), runs([10.0])).rows
     assert row.verdict == "inconclusive"
     assert formats.cells(row)[5] == "+0.00 %"
+
+
+def test_texts_for_people_hold_no_control_characters(record: Callable[..., Record]) -> None:
+    name = "m\x1b[2J\u202e\x07"
+    found = compare([record(model=name, run=run) for run in range(2)], [record(model="other")])
+    for text in (formats.as_markdown(found), formats.as_annotations(found)):
+        assert not {"\x1b", "\u202e", "\x07"} & set(text)
+        assert "x1b" in text
