@@ -98,7 +98,8 @@ def yaml_text(data: Any) -> str:
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = None, False, 100
+    yaml.default_flow_style, yaml.width = None, 100
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # inferred from its default, None
     stream = io.StringIO()
     yaml.dump(data, stream)
     return stream.getvalue()
