@@ -32,6 +32,7 @@ from bench.cli.train import (
     require_weights,
 )
 from bench.core.files import require_writable_folder, write_atomically
+from bench.core.units import format_signed
 
 if TYPE_CHECKING:
     from bench.core.stats import Estimate
@@ -149,7 +150,7 @@ def _show(found: "Diagnosis") -> None:
     known = [trial for trial in found.trials if trial.gain is not None]
     known.sort(key=lambda trial: -trial.gain.value if trial.gain is not None else 0.0)
     rows = [
-        (f"{t.topic}: {t.what}", f"{100 * t.gain.value:+.1f}" if t.gain else None, t.videos, t.outcome)
+        (f"{t.topic}: {t.what}", format_signed(100 * t.gain.value, 1) if t.gain else None, t.videos, t.outcome)
         for t in known[:MOST_SHOWN]
     ]
     print_table(("candidate", "points", "videos", "outcome"), rows, right=("points", "videos"))

@@ -10,6 +10,7 @@ from bench.cli.console import print_json, print_note, print_table, print_text, s
 from bench.cli.train import ClipText, Labels, OptionalWeights, Preprocess, given_protocol_of_flags, require_weights
 from bench.core.errors import InputError
 from bench.core.files import path_hint
+from bench.core.units import format_signed
 
 
 def explain(
@@ -65,7 +66,7 @@ def explain(
         return
     print_text(f"{video}: {found.name} ({found.probability:.1%})")
     rows = [
-        (f"{first} to {last}", f"{100 * float(drop):+.1f}")
+        (f"{first} to {last}", format_signed(100 * float(drop), 1))
         for (first, last), drop in zip(spans, found.by_time, strict=True)
     ]
     print_table(

@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.core.privacy import anonymous_text
 from bench.core.schema import Json, Metric, Record
-from bench.core.units import DASH, MINUS, format_exact, format_number, format_value, plural
+from bench.core.units import DASH, format_exact, format_number, format_signed, format_value, plural
 from bench.reporting.board import label_of
 from bench.reporting.case_results import CaseResult
 from bench.reporting.links import Links
@@ -221,4 +221,4 @@ def _number(value: Json) -> float | None:
 
 
 def _change(ratio: float) -> TableCell:
-    return TableCell(text=f"{100 * (ratio - 1):+.1f} %".replace("-", MINUS), sort=ratio)
+    return TableCell(text=f"{format_signed(100 * (ratio - 1), 1)} %", sort=ratio)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.core.units import DASH
+from bench.core.units import DASH, format_signed
 from bench.reporting.chart import short_names
 from bench.reporting.rendering import DrawnSection, render
 from bench.reporting.site import write_single_page
@@ -88,7 +88,7 @@ def _forest(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         bars.append(
             {
                 "name": shown[number],
-                "text": f"{name}: {gain['value']:+.1f} points ({gain['low']:+.1f} to {gain['high']:+.1f})",
+                "text": f"{name}: {format_signed(gain['value'], 1)} points ({_interval(gain)})",
                 "kind": "better" if is_cause else "even",
                 "x": place(gain["value"]),
                 "left": place(gain["low"]),
@@ -96,9 +96,13 @@ def _forest(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "y": (number + 0.5) * ROW_HEIGHT,
             }
         )
-    ticks = [(place(points), f"{points:+.0f}") for points in (-0.8 * most, 0.0, 0.8 * most)]
+    ticks = [(place(points), format_signed(points, 0)) for points in (-0.8 * most, 0.0, 0.8 * most)]
     height = len(trials) * ROW_HEIGHT + 24
     return {"bars": bars, "ticks": ticks, "zero": zero, "width": WIDTH, "height": height}
+
+
+def _interval(gain: Mapping[str, float]) -> str:
+    return f"{format_signed(gain['low'], 1)} to {format_signed(gain['high'], 1)}"
 
 
 def _cells(trial: Mapping[str, Any]) -> tuple[TableCell, ...]:
@@ -110,9 +114,9 @@ def _cells(trial: Mapping[str, Any]) -> tuple[TableCell, ...]:
         TableCell()
         if gain is None
         else TableCell(
-            text=f"{gain['value']:+.1f}",
+            text=format_signed(gain["value"], 1),
             sort=gain["value"],
-            below=f"{gain['low']:+.1f} to {gain['high']:+.1f}",
+            below=_interval(gain),
             low=gain["low"],
             high=gain["high"],
         ),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.core.units import format_signed
 from bench.reporting.contact_sheet import SheetClip, embedded, jpeg, sheet_html
 from bench.reporting.rendering import DrawnSection, render
 from bench.reporting.site import write_single_page
@@ -95,18 +96,18 @@ def _cell(found: "Explanation", segment: int, frame: int, *, highest: float) -> 
     return {
         "number": frame,
         "plain": embedded(jpeg(found.frames[frame])),
-        "drop": f"{100 * drop:+.1f}",
+        "drop": format_signed(100 * drop, 1),
         "height": f"{60 * max(0.0, drop) / highest:.0f}",
         "rows": rows,
         "columns": columns,
-        "strongest": f"row {row + 1}, column {column + 1}: {100 * float(places[row, column]):+.1f}",
+        "strongest": f"row {row + 1}, column {column + 1}: {format_signed(100 * float(places[row, column]), 1)}",
         "places": [
             {
                 "x": column,
                 "y": row,
                 "colour": "#c0392b" if places[row, column] > 0 else "#2c5aa0",
                 "opacity": f"{0.7 * abs(float(places[row, column])) / most:.2f}",
-                "text": f"{100 * float(places[row, column]):+.1f} points",
+                "text": f"{format_signed(100 * float(places[row, column]), 1)} points",
             }
             for row in range(rows)
             for column in range(columns)

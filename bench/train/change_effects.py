@@ -12,6 +12,7 @@ import numpy as np
 from bench.core.errors import InputError
 from bench.core.input_change import UNCHANGED, InputChange
 from bench.core.stats import Estimate, mcnemar, quantile
+from bench.core.units import MINUS
 from bench.train.predictions import Agreement, Predictions, compare_predictions
 
 # Changes after which the order of the frames tells nothing, the better one first.
@@ -196,4 +197,4 @@ def _curves(changed: Mapping[str, Predictions]) -> tuple[RobustnessCurve, ...]:
 
 
 def _percent(share: Estimate) -> str:
-    return f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
+    return f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})".replace("-", MINUS)

@@ -24,6 +24,7 @@ from bench.core.errors import InputError
 from bench.core.input_protocol import InputProtocol
 from bench.core.registry import DATASETS
 from bench.core.stats import Estimate, mcnemar, paired_shares, wilson_interval
+from bench.core.units import format_signed
 from bench.data.collection import VideoSet, open_dataset
 from bench.data.split_names import evaluated_split
 from bench.models.weights.load_report import require_trained
@@ -481,4 +482,5 @@ def _share(share: Estimate) -> str:
 
 
 def _points(gain: Estimate) -> str:
-    return f"{100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+    value, low, high = (format_signed(100 * each, 1) for each in (gain.value, gain.low, gain.high))
+    return f"{value} points ({low} to {high})"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import InputError
 from bench.core.registry import register_section
-from bench.core.units import DASH, plural
+from bench.core.units import DASH, format_signed, plural
 from bench.reporting.chart import SERIES, Chart, axis, error_bars, escaped
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
@@ -106,7 +106,13 @@ def _row(effect: "ChangeEffect") -> TableRow:
         cells=(
             TableCell(text=effect.name),
             TableCell(text=f"{100 * effect.top1.value:.1f}", sort=100 * effect.top1.value),
-            TableCell(text=f"{value:+.1f}", sort=value, below=f"{low:+.1f} to {high:+.1f}", low=low, high=high),
+            TableCell(
+                text=format_signed(value, 1),
+                sort=value,
+                below=f"{format_signed(low, 1)} to {format_signed(high, 1)}",
+                low=low,
+                high=high,
+            ),
             TableCell(text=f"{effect.p:.2g}", sort=effect.p),
             TableCell(text=str(effect.agreement.only_a), sort=effect.agreement.only_a),
             TableCell(text=str(effect.agreement.only_b), sort=effect.agreement.only_b),

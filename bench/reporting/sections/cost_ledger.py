@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from bench.core.registry import register_section
 from bench.core.schema import Json
-from bench.core.units import plural
+from bench.core.units import format_signed, plural
 from bench.reporting.rendering import render
 from bench.reporting.results import Results
 from bench.reporting.table import ColumnHead, Table, TableCell, TableRow
@@ -73,7 +73,7 @@ def _table_row(model: str, row: dict[str, Json]) -> TableRow:
             TableCell(text=str(row.get("clip"))),
             TableCell() if printed is None else TableCell(text=f"{printed:g}", sort=printed),
             TableCell() if counted is None else TableCell(text=f"{counted:.3f}", sort=counted),
-            TableCell() if difference is None else TableCell(text=f"{difference:+.1f}", sort=difference),
+            TableCell() if difference is None else TableCell(text=format_signed(difference, 1), sort=difference),
             TableCell(text=verdict),
             TableCell(text=why) if why else TableCell(),
         )

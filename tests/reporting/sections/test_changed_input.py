@@ -43,7 +43,7 @@ def test_each_change_has_its_difference_its_p_and_its_classes(make: SimpleNamesp
     rows = page.tables["changes-0-table"][1:]
     assert [row[0] for row in rows] == ["shuffled", "jpeg:80", "jpeg:30"]
     assert [row[1] for row in rows] == ["50.0", "87.5", "75.0"]
-    assert [row[2].split("|")[0] for row in rows] == ["-50.0", "-12.5", "-25.0"]
+    assert [row[2].split("|")[0] for row in rows] == ["−50.0", "−12.5", "−25.0"]
     assert [row[3] for row in rows] == ["0.12", "1", "0.5"]
     assert [row[4:] for row in rows] == [["4", "0"], ["1", "0"], ["2", "0"]]
     classes = page.tables["changes-0-classes"][1:]
