@@ -635,7 +635,7 @@ def test_an_open_page_of_a_server_follows_from_the_first_record_on(
     with serving(live, port=0) as address, Visit(chromium, address) as visit:
         assert "No case has finished yet" in visit.page.inner_text("main")
         store.append(make.timing("slow_one", ms=20))
-        visit.page.get_by_text("from 1 records").wait_for(timeout=15_000)
+        visit.page.get_by_text("from 1 record.").wait_for(timeout=15_000)
         visit.page.goto(f"{address}board.html#leaderboard&find=_one")
         store.append(make.timing("quick_one", ms=10))
         visit.page.get_by_text("2 rows").wait_for(timeout=15_000)

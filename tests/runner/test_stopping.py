@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ models: [{name: c3d_search, width: 0.05, num_classes: 4}]
 matrix: {clip: [4x1x16], batch: [1, 2, 3]}
 measure: {slow: {OPTIONS}}
 """
+
+
+@pytest.fixture(autouse=True)
+def _hang_up_is_not_ignored() -> Iterator[None]:
+    """Under nohup it is, by this process and by all that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
