@@ -76,6 +76,10 @@
     });
   }
 
+  function nameOf(row) {
+    return row.machine && machines.length > 1 ? `, machine ${row.machine}` : "";
+  }
+
   function isRanked(cell) {
     return !(cell.doubts?.length) && !cell.is_lower_bound;
   }
@@ -89,16 +93,22 @@
     const points = data.rows.map((row) => ({ row, x: row.cells[costChoice.value], y: row.cells[gainChoice.value] })).filter(({ x, y }) => x?.value != null && y?.value != null);
     const inside = points.filter(({ row }) => fits(row));
     const ranked = inside.filter(({ x, y }) => isRanked(x) && isRanked(y)).sort((a, b) => b.y.value - a.y.value || a.x.value - b.x.value);
-    const best = ranked[0];
-    const level = best && best.y.low !== undefined ? ranked.filter(({ y }) => (y.high ?? y.value) >= best.y.low) : best ? [best] : [];
+    // A gain that belongs to a machine, such as clips/s, is ranked within each machine only.
+    const apart = gain.is_of_machine ? [...new Set(ranked.map(({ row }) => row.machine))].sort() : [];
+    const isMixed = apart.length > 1;
+    const best = isMixed ? undefined : ranked[0];
+    const listed = isMixed ? apart.map((letter) => ranked.find(({ row }) => row.machine === letter)) : ranked.slice(0, MOST_LISTED);
+    const level = best ? ranked.filter(({ y }) => (y.high ?? y.value) >= (best.y.low ?? best.y.value)) : [];
     const unranked = inside.length - ranked.length;
     const among = unranked ? ` of those that are ranked; ${unranked} hollow ${unranked > 1 ? "points are" : "point is"} not` : "";
     verdict.textContent = best
       ? `${inside.length} of ${points.length} rows fit. ${level.length > 1 ? `${level.length} of them lead in ${gain.title} and cannot be separated` : `${best.row.label} has the highest ${gain.title}`}${among}.`
-      : `${inside.length} of ${points.length} rows fit; none of them can be ranked.`;
-    list.replaceChildren(...ranked.slice(0, MOST_LISTED).map(({ row, x, y }) => element("li", {},
+      : isMixed
+        ? `${inside.length} of ${points.length} rows fit. Machines are not ranked with each other; the list has the highest ${gain.title} of each${among}.`
+        : `${inside.length} of ${points.length} rows fit; none of them can be ranked.`;
+    list.replaceChildren(...listed.map(({ row, x, y }) => element("li", {},
       row.page ? element("a", { href: row.page }, row.label) : row.label,
-      ` ${y.text} ${gain.shown_unit}${y.interval ? ` (${y.interval})` : ""} at ${x.text} ${cost.shown_unit}${row.machine ? `, machine ${row.machine}` : ""}`)));
+      ` ${y.text} ${gain.whole_unit}${y.interval ? ` (${y.interval})` : ""} at ${x.text} ${cost.whole_unit}${nameOf(row)}`)));
     const alt = `${gain.title} against ${cost.title}: ${inside.length} points within the limits`;
     chart.setAttribute("aria-label", alt);
     whenPlotly(() => draw(points, inside, ranked, best, cost, gain));
@@ -121,8 +131,8 @@
     const trace = (list, marker, extra = {}) => ({
       type: "scatter", mode: "markers",
       x: list.map(({ x }) => x.value / dx), y: list.map(({ y }) => y.value / dy),
-      ids: list.map(({ row }) => row.page), customdata: list.map(({ row }) => escapeMarkup(`${row.label}${row.machine ? `, machine ${row.machine}` : ""}`)),
-      hovertemplate: "%{customdata}<br>%{y:.4g} at %{x:.4g}<extra></extra>", marker, ...extra,
+      ids: list.map(({ row }) => row.page), customdata: list.map(({ row }) => escapeMarkup(`${row.label}${nameOf(row)}`)),
+      hovertemplate: `%{customdata}<br>${escapeMarkup(`%{y:.4g} ${gain.whole_unit} at %{x:.4g} ${cost.whole_unit}`)}<extra></extra>`, marker, ...extra,
     });
     const errors = (list) => ({ type: "data", symmetric: false, array: list.map(({ y }) => ((y.high ?? y.value) - y.value) / dy), arrayminus: list.map(({ y }) => (y.value - (y.low ?? y.value)) / dy), width: 0, thickness: 1, color: colour("--muted") });
     const outside = points.filter((point) => !among.has(point));
