@@ -34,7 +34,7 @@ def test_a_published_cost_is_listed_once(make: SimpleNamespace) -> None:
     counted = make.counts("c3d", details={"published_costs": [PRINTED, PRINTED, explained]})
     page = make.page(make.report(collect([counted])))
     assert page.tables["published-costs-table"][1:] == [
-        ["c3d", "a zoo", "16x112x112", "38.5", "40.000", "-3.7", "not explained", "–"],
+        ["c3d", "a zoo", "16x112x112", "38.5", "40.000", "−3.7", "not explained", "–"],
         ["c3d", "a zoo|claimed", "16x112x112", "42", "40.000", "+5.0", "explained", "batch norm included"],
     ]
     assert "2 published costs: 1 explained, 1 not explained." in page.text
