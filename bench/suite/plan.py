@@ -68,7 +68,7 @@ class Suite:
         }
 
     def _whole_text(self) -> str:
-        """The suite as it is measured: with what it extends, small or changed; empty if that is its own text."""
+        """Return the measured suite: its bases, small form and changes merged. Empty if that equals its own text."""
         whole = {key: value for key, value in self.data.items() if key not in ("extends", "small")}
         own = plain_values(self.text) if self.text else None
         if not isinstance(own, dict) or whole == {key: value for key, value in own.items() if key != "small"}:

@@ -88,7 +88,7 @@ class Scorer:
         return scores
 
     def extend(self, settings: Sequence[Setting], first: int, *, on_chunk: OnChunk = go_on) -> bool:
-        """Compute what is missing of the outputs of the first videos; returns False if `on_chunk` ended it.
+        """Compute the missing outputs of the first videos. Returns False if `on_chunk` ended the work early.
 
         A setting that the model or a video does not allow is noted in `impossible` and passed over.
         """
@@ -225,7 +225,7 @@ class Scorer:
 
 
 def _content(view: Views, normal: Normalisation) -> bytes:
-    """A digest of the pixels of one view and what they are normalised with."""
+    """Return a digest of the pixels of one view and of their normalisation."""
     digest = hashlib.blake2b(repr(normal).encode(), digest_size=16)
     for modality, clip_CTHW in view.items():
         digest.update(f"{modality} {clip_CTHW.shape}".encode())

@@ -144,7 +144,7 @@ def test_nothing_that_a_child_leaves_lives_on_or_delays_its_result(left: str, mo
     began = time.monotonic()
     with ChildProcess("scripted", {"times": 1, "before": left}) as child:
         assert next(child.messages(timeout_s=20)) is not None
-        assert time.monotonic() - began < 40, "the result waited for what was left"
+        assert time.monotonic() - began < 40, "the result waited for a process that the child had left"
     assert time.monotonic() - began < 40
     assert not processes_with("of-this-test")
 
